@@ -1,0 +1,84 @@
+# The same commands for people and for CI. Each one sets up what it needs; `make help` lists them.
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+LOCKS := requirements/build.txt requirements/dev.txt requirements/runtime.txt
+
+# The first Python on the PATH that is new enough; `make PYTHON=/path/to/python3` names another.
+PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
+
+# Type-checked: all of ours that is there.
+SOURCES := relay worker tests $(if $(wildcard bench/*.py),bench) $(wildcard .ci/*.py)
+
+# Passed on to the command: `make dev ARGS=--help`, `make test ARGS='-k policy'`.
+ARGS ?=
+
+TEST_REDIS_URL ?= redis://127.0.0.1:6379/15
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help demo dev test test-redis check bench fmt lock clean
+
+help: ## Say what there is
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(STAMP) ## Relay a few prompts end to end, verify the callbacks, and stop
+	@$(BIN)/scrapellm-relay demo $(ARGS)
+
+dev: $(STAMP) ## Run everything in one command: store, relay, worker, emulated upstream, inbox
+	@$(BIN)/scrapellm-relay dev $(ARGS)
+
+test: $(STAMP) ## Run all tests, and see that they cover enough
+	@$(BIN)/coverage erase
+	$(BIN)/pytest --cov --cov-report=term --cov-report=json $(ARGS)
+	@$(if $(ARGS),echo 'coverage is judged only when all tests ran',$(BIN)/python .ci/coverage_gate.py .coverage.json)
+
+test-redis: $(STAMP) ## Run the store's tests against the Redis at TEST_REDIS_URL; empties that database
+	@$(BIN)/python -c 'import redis, sys; redis.Redis.from_url(sys.argv[1]).ping()' '$(TEST_REDIS_URL)' 2>/dev/null \
+		|| { echo 'make test-redis: no Redis answers at TEST_REDIS_URL ($(TEST_REDIS_URL))' >&2; exit 1; }
+	TEST_REDIS_URL='$(TEST_REDIS_URL)' $(BIN)/pytest -m store $(ARGS)
+
+check: $(STAMP) ## Check formatting, lint, types, imports and lock files
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy $(SOURCES)
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/pytest --quiet tests/unit/test_lock_files.py
+
+bench: $(STAMP) ## Measure; prints a table
+	@$(BIN)/python -m bench $(ARGS)
+
+fmt: $(STAMP) ## Format, and mend what a linter can mend
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+# dev.txt holds everything; the other two are parts of it, at the same versions. Pins stay unless asked:
+# `make lock ARGS=--upgrade`, or `ARGS='--upgrade-package aiohttp'`.
+UV_COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-emit-find-links --no-header --annotation-style line
+lock: $(STAMP) ## Write the lock files anew from pyproject.toml
+	$(UV_COMPILE) $(ARGS) --extra dev --group test pyproject.toml --output-file requirements/dev.txt
+	$(UV_COMPILE) --constraints requirements/dev.txt pyproject.toml --output-file requirements/runtime.txt
+	$(UV_COMPILE) --constraints requirements/dev.txt --group build --output-file requirements/build.txt
+	@sed -i.old -E 's/-c [^ ,]+, //; s/, -c [^ ,]+//' requirements/runtime.txt requirements/build.txt
+	@rm -f requirements/*.old
+
+clean: ## Remove caches, reports and build results; not .venv, nor what `dev` keeps
+	rm -rf .coverage .coverage.* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache \
+		.schemathesis dist htmlcov *.egg-info
+	find relay worker tests $(wildcard bench examples) -name __pycache__ -prune -exec rm -rf {} +
+
+# Made once, and anew when a lock file or pyproject.toml changes.
+$(STAMP): $(LOCKS) pyproject.toml
+	@test -n '$(PYTHON)' || { echo 'make: this needs Python 3.11 or newer on the PATH, or make PYTHON=/path/to/python3' >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo 'make: $(PYTHON) is older than Python 3.11' >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
+		|| { echo 'make: $(PYTHON) has no venv; on Debian and Ubuntu: apt install python3-venv' >&2; exit 1; }
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || { echo 'Making $(VENV) with $(PYTHON), once' && $(PYTHON) -m venv --clear $(VENV); }
+	@echo 'Installing from the lock files'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --requirement requirements/dev.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@

@@ -1,0 +1,1 @@
+"""The domain, shared by the HTTP service and the worker."""

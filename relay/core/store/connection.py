@@ -1,0 +1,192 @@
+"""The connection to Redis or Valkey: pool, scripts, clock, and the mapping of its errors.
+
+Alone imports redis. Every wait is bounded, and what the store cannot do now surfaces as StoreUnavailable.
+"""
+
+import asyncio
+import hashlib
+import time
+from collections.abc import Awaitable, Callable
+from importlib.resources import files
+from typing import Any, TypeVar
+
+import redis.asyncio as redis
+from redis import exceptions as redis_errors
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from relay.core.errors import ConfigurationError, StoreUnavailable
+from relay.core.settings import Settings
+
+T = TypeVar("T")
+
+#: What the store answers when it is there and still cannot do it.
+_UNABLE = ("OOM", "READONLY", "MISCONF", "LOADING", "MASTERDOWN", "NOREPLICAS", "BUSY", "CLUSTERDOWN")
+_RETRY_DELAYS_S = (0.05, 0.25)
+_CONNECTIONS = 64
+#: The oldest major version of Redis whose scripts have flags. Valkey calls itself Redis 7.2 here.
+_OLDEST = 7
+
+_LUA = files("relay.core.store") / "lua"
+#: Scripts that open or end attempts are built on delivery.lua besides lib.lua.
+_ON_DELIVERY = frozenset({"begin_deliver", "save"})
+#: Scripts that free memory, or that finish what was accepted, run in a full store too: it would stay full otherwise.
+_ALLOW_OOM = frozenset(
+    {
+        *("begin_submit", "begin_poll", "begin_deliver", "save", "renew", "release", "look", "pause", "enlist"),
+        *("cancel", "purge", "drop_staged"),
+    }
+)
+
+
+def _source(name: str) -> str:
+    parts = ["lib", "delivery", name] if name in _ON_DELIVERY else ["lib", name]
+    head = "#!lua flags=allow-oom\n" if name in _ALLOW_OOM else ""
+    return head + "".join((_LUA / f"{part}.lua").read_text() for part in parts)
+
+
+class Connection:
+    """One process' access to the store."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.prefix = settings.key_prefix
+        self.timeout_s = settings.store_timeout_s
+        self._strict = settings.durability == "strict"
+        try:
+            pool = redis.BlockingConnectionPool.from_url(
+                settings.redis_url,
+                max_connections=_CONNECTIONS,
+                timeout=settings.store_timeout_s,
+                socket_timeout=settings.store_timeout_s,
+                socket_connect_timeout=min(2.0, settings.store_timeout_s),
+                socket_keepalive=True,
+                health_check_interval=15,
+                # Repeats are decided here, script by script, not by the driver.
+                retry=Retry(NoBackoff(), 0),
+            )
+        except ValueError:
+            # What the driver says of it quotes parts of the URL, and with them the password.
+            raise ConfigurationError("RELAY_REDIS_URL: is not a redis://, rediss:// or unix:// URL") from None
+        # The driver's annotations give every answer as sync or async, so they are no help here.
+        self.redis: Any = redis.Redis(connection_pool=pool)
+        self._scripts: dict[str, tuple[str, str]] = {}
+        self._clock_offset_ms = (time.time() - time.monotonic()) * 1000
+
+    def key(self, name: str) -> str:
+        """The full name of a key."""
+        return self.prefix + name
+
+    def now_ms(self) -> int:
+        """The store's time, estimated from its last answer and this machine's monotonic clock."""
+        return round(time.monotonic() * 1000 + self._clock_offset_ms)
+
+    def saw_time(self, now_ms: int) -> None:
+        """Set the estimate by a time that the store has just told."""
+        self._clock_offset_ms = now_ms - time.monotonic() * 1000
+
+    async def check(self) -> None:
+        """Make sure that the store is one that jobs can be trusted to, and set the clock.
+
+        Raises ConfigurationError where it refuses us, would evict or, under `strict`, cannot sync; StoreUnavailable.
+        """
+        try:
+            server = await self.call(lambda: self.redis.info("server"))
+            memory = await self.call(lambda: self.redis.info("memory"))
+        except StoreUnavailable as error:
+            if isinstance(error.__cause__, redis_errors.AuthenticationError):
+                raise ConfigurationError("RELAY_REDIS_URL: the store refuses the user name or password") from error
+            raise
+        except redis_errors.ResponseError as error:
+            raise ConfigurationError(f"RELAY_REDIS_URL: the store answered: {error}") from error
+        version = str(server.get("redis_version", ""))
+        if int(version.partition(".")[0] or 0) < _OLDEST:
+            raise ConfigurationError(f"RELAY_REDIS_URL: Redis {version} is too old: it takes {_OLDEST}.0, or Valkey")
+        policy = memory.get("maxmemory_policy", "noeviction")
+        if policy != "noeviction":
+            raise ConfigurationError(
+                f"RELAY_REDIS_URL: the store's maxmemory-policy is {policy}, which drops jobs: set it to noeviction"
+            )
+        if self._strict:
+            persistence = await self.call(lambda: self.redis.info("persistence"))
+            # In one word, or the driver takes the answer for that of COMMAND.
+            known = await self.call(lambda: self.redis.execute_command("COMMAND INFO", "WAITAOF"))
+            if not persistence.get("aof_enabled") or not any(known):
+                raise ConfigurationError(
+                    "RELAY_DURABILITY=strict needs a store with appendonly yes and WAITAOF (Valkey, or Redis 7.2)"
+                )
+        seconds, micros = await self.call(self.redis.time)
+        self.saw_time(seconds * 1000 + micros // 1000)
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self.redis.aclose(close_connection_pool=True)
+
+    async def call(self, command: Callable[[], Awaitable[T]], *, repeat: bool = True) -> T:
+        """Run `command`, with errors mapped and, where `repeat` says that it is harmless, asked again.
+
+        Raises StoreUnavailable.
+        """
+        delays = iter(_RETRY_DELAYS_S if repeat else ())
+        while True:
+            try:
+                return await command()
+            except redis_errors.TimeoutError as error:
+                raise StoreUnavailable("the store does not answer") from error
+            except (redis_errors.ConnectionError, OSError) as error:
+                delay_s = next(delays, None)
+                if delay_s is None:
+                    raise StoreUnavailable("the store is unreachable") from error
+                await asyncio.sleep(delay_s)
+            except redis_errors.ResponseError as error:
+                if _is_unable(error):
+                    raise StoreUnavailable("the store cannot take writes now") from error
+                raise
+
+    async def run(self, name: str, *args: bytes | str | float, repeat: bool = True) -> Any:
+        """Run a script by the name of its file. Give `repeat=False` for one that is not idempotent.
+
+        Raises StoreUnavailable.
+        """
+        return await self.call(lambda: self._evaluate(self.redis, name, args), repeat=repeat)
+
+    async def run_durably(self, name: str, *args: bytes | str | float) -> Any:
+        """Like `run`, and under `RELAY_DURABILITY=strict` wait until the append-only file is synced.
+
+        Raises StoreUnavailable, also when the sync does not come in time: then it is not known whether it was done.
+        """
+        if not self._strict:
+            return await self.run(name, *args)
+
+        async def synced() -> Any:
+            # WAITAOF speaks of what its own connection wrote.
+            async with self.redis.client() as one:
+                answer = await self._evaluate(one, name, args)
+                try:
+                    local, _ = await one.execute_command("WAITAOF", 1, 0, int(self.timeout_s * 900))
+                except redis_errors.ResponseError as error:
+                    # The append-only file was turned off, or the store became a replica.
+                    raise StoreUnavailable("the store cannot sync") from error
+                if not local:
+                    raise StoreUnavailable("the store did not sync in time")
+                return answer
+
+        return await self.call(synced)
+
+    async def _evaluate(self, client: Any, name: str, args: tuple[bytes | str | float, ...]) -> Any:
+        known = self._scripts.get(name)
+        if known is None:
+            source = _source(name)
+            known = self._scripts[name] = (source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())
+        source, sha = known
+        try:
+            return await client.evalsha(sha, 1, self.prefix, *args)
+        except redis_errors.NoScriptError:
+            return await client.eval(source, 1, self.prefix, *args)
+
+
+def _is_unable(error: Exception) -> bool:
+    text = str(error)
+    # A script's error carries the command's own one inside; the driver strips some codes and raises a class instead.
+    if isinstance(error, (redis_errors.ReadOnlyError, redis_errors.OutOfMemoryError, redis_errors.MasterDownError)):
+        return True
+    return any(text.startswith(code) or f"{code} " in text for code in _UNABLE) or "maxmemory" in text

@@ -1,0 +1,185 @@
+"""Accepting jobs and batches: together with everything that follows from them, or not at all."""
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from relay.core.errors import (
+    IdempotencyKeyReused,
+    JobExpired,
+    NotFound,
+    RateLimited,
+    StoreUnavailable,
+    TooManyUnfinished,
+)
+from relay.core.model import (
+    BatchId,
+    Callback,
+    ClientName,
+    Delivery,
+    DeliveryStatus,
+    Job,
+    JobId,
+    JobSpec,
+    JobStatus,
+)
+from relay.core.store import records
+from relay.core.store.queries import Queries
+
+#: How long an idempotency key is kept (API.md, "POST /v1/jobs").
+IDEMPOTENCY_TTL_MS = 24 * 3600 * 1000
+#: Records per script: 10,000 at once would stall every other client of the store for 54 to 198 ms (measured).
+CHUNK = 200
+#: What was staged and not committed is dropped after this.
+STAGED_TTL_MS = 15 * 60 * 1000
+#: The relay that committed a batch enlists it; after this a worker does.
+_ENLIST_GRACE_MS = 5_000
+_FULL_RETRY_AFTER_S = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """Who asks, what it may, and under which idempotency key."""
+
+    client: ClientName
+    max_unfinished_jobs: int
+    jobs_per_minute: int
+    #: Checked by the caller: 1 to 255 visible ASCII characters, or None.
+    idempotency_key: str | None
+    #: Of the validated, defaulted body and its kind, in hex.
+    body_hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A job that is in the store."""
+
+    job: Job
+    replayed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptedBatch:
+    """A batch that is in the store, with its jobs in the order in which they were given."""
+
+    batch_id: BatchId
+    count: int
+    job_ids: list[JobId]
+    replayed: bool
+
+
+class Intake(Queries):
+    """Accepting."""
+
+    async def accept(self, admission: Admission, spec: JobSpec) -> Accepted:
+        """Accept one job; afterwards it is in the store.
+
+        Raises RateLimited, TooManyUnfinished, IdempotencyKeyReused, JobExpired, and StoreUnavailable, after which it
+        is not known whether the job was accepted: an idempotency key makes asking again safe.
+        """
+        [job_id] = records.job_ids(self._db.now_ms(), 1)
+        answer = await self._db.run_durably(
+            "accept",
+            *(admission.client, job_id, records.encode_spec(spec), records.encode_wishes(spec.callback)),
+            *(spec.callback.destination, round(spec.deadline_s * 1000), self._submit_window_ms),
+            *(admission.idempotency_key or "", admission.body_hash, IDEMPOTENCY_TTL_MS),
+            *(admission.max_unfinished_jobs, admission.jobs_per_minute, self._events_kept),
+        )
+        if answer[0] == b"accepted":
+            created_ms = int(answer[1])
+            self._db.saw_time(int(answer[2]))
+            return Accepted(_fresh_job(admission.client, job_id, spec, created_ms), replayed=False)
+        known = JobId(_replayed(answer))
+        try:
+            return Accepted(await self.job(admission.client, known), replayed=True)
+        except NotFound as error:
+            raise JobExpired(known) from error
+
+    async def accept_batch(
+        self, admission: Admission, specs: Sequence[JobSpec], callback: Callback | None
+    ) -> AcceptedBatch:
+        """Accept a batch whole or not at all; afterwards all its jobs are in the store and live.
+
+        Raises what `accept` raises.
+        """
+        count = len(specs)
+        quota = (admission.max_unfinished_jobs, admission.jobs_per_minute)
+        key = (admission.idempotency_key or "", admission.body_hash)
+        answer = await self._db.run("admit", admission.client, *key, count, *quota)
+        if answer[0] != b"admitted":
+            return await self._replayed_batch(admission.client, BatchId(_replayed(answer)))
+        now_ms = self._db.now_ms()
+        ids, batch_id = records.job_ids(now_ms, count), records.batch_id(now_ms)
+        head = (batch_id, admission.client, STAGED_TTL_MS, count, ids[0])
+        own = (records.encode_spec(callback), callback.destination) if callback else ("", "")
+        for start in range(0, count, CHUNK):
+            rows: list[Any] = []
+            for job_id, spec in zip(ids[start : start + CHUNK], specs[start : start + CHUNK], strict=True):
+                wishes = records.encode_wishes(spec.callback)
+                deadline_ms = round(spec.deadline_s * 1000)
+                rows += (job_id, records.encode_spec(spec), wishes, spec.callback.destination, deadline_ms)
+            await self._db.run("stage", *head, *own, *rows)
+        answer = await self._db.run_durably(
+            "commit_batch",
+            *(admission.client, batch_id, *key, IDEMPOTENCY_TTL_MS, *quota, self._events_kept, _ENLIST_GRACE_MS),
+        )
+        if answer[0] == b"incomplete":
+            raise StoreUnavailable("the batch was not stored whole")
+        if answer[0] != b"accepted":
+            return await self._replayed_batch(admission.client, BatchId(_replayed(answer)))
+        # Accepted is accepted: a worker enlists what is left as soon as the store is back.
+        with contextlib.suppress(StoreUnavailable):
+            await self.enlist(batch_id)
+        return AcceptedBatch(batch_id, count, ids, replayed=False)
+
+    async def enlist(self, batch_id: BatchId) -> int:
+        """Make the jobs of a committed batch live, some at a time; returns how many it has, 0 where it is not live.
+
+        Any number of callers may do so at once. Raises StoreUnavailable.
+        """
+        first, n = await self._db.call(lambda: self._db.redis.hmget(self._db.key(batch_id), ["f", "n"]))
+        if first is None:
+            return 0
+        ids, position = records.consecutive(JobId(first.decode()), int(n)), 0
+        while 0 <= position < len(ids):
+            chunk = ids[position : position + CHUNK]
+            position = await self._db.run(
+                "enlist", batch_id, position, self._submit_window_ms, self._events_kept, *chunk
+            )
+        return len(ids) if position > 0 else 0
+
+    async def _replayed_batch(self, client: ClientName, batch_id: BatchId) -> AcceptedBatch:
+        ids = await self._members(client, batch_id)
+        if not ids:
+            raise JobExpired(batch_id)
+        return AcceptedBatch(batch_id, len(ids), ids, replayed=True)
+
+
+def _fresh_job(client: ClientName, job_id: JobId, spec: JobSpec, created_ms: int) -> Job:
+    return Job(
+        id=job_id,
+        client=client,
+        spec=spec,
+        status=JobStatus.QUEUED,
+        created_ms=created_ms,
+        deadline_ms=created_ms + round(spec.deadline_s * 1000),
+        delivery=Delivery(DeliveryStatus.WAITING),
+    )
+
+
+def _replayed(answer: Sequence[bytes]) -> str:
+    """The id that a known idempotency key stands for, or the exception that the store's refusal is."""
+    match answer[0]:
+        case b"replayed":
+            return answer[1].decode()
+        case b"reused":
+            raise IdempotencyKeyReused("the key was used with another body")
+        case b"expired":
+            raise JobExpired("what the key made has been purged")
+        case b"full":
+            raise TooManyUnfinished(_FULL_RETRY_AFTER_S)
+        case b"rate":
+            raise RateLimited(max(1, int(answer[1])))
+        case other:
+            raise AssertionError(f"unexpected answer of a script: {other!r}")

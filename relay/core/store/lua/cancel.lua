@@ -1,0 +1,15 @@
+-- Cancel a job without an outcome: its token is void, and it leaves the due sets.
+-- ARGV: client id kept ttl_ms first_ms
+local client, id = ARGV[1], ARGV[2]
+local key = P .. id
+local cfg = {kept = ARGV[3], ttl = tonumber(ARGV[4]), first = tonumber(ARGV[5])}
+local r = redis.call('HMGET', key, 'c', 's', 'd', 'b', 'k', 'dest')
+if r[1] ~= client or r[2] == 'staged' then return 'missing' end
+if r[2] == 'cancelled' then return 'cancelled' end
+if OUTCOME[r[2]] then return 'conflict' end
+redis.call('HDEL', key, 'tok', 'le')
+redis.call('ZREM', P .. 'ends:' .. client, id)
+redis.call('HSET', key, 'ct', int(NOW))
+move(id, client, r[4] or '', r[2], r[3], 'cancelled', 'skipped', cfg)
+enter(id, client, r[6], r[5], 'purge', NOW + cfg.ttl)
+return 'cancelled'

@@ -1,0 +1,108 @@
+-- Save what steps came to. Each save compares its token and applies one transition; a repeat after a lost reply is
+-- recognised by its nonce. Saves of one call stand and fall alone.
+-- ARGV: kept ttl_ms undelivered_ttl_ms permits lease_ms first_ms, then pairs: a msgpack map, the result or ''.
+--   id tok n(once)   set{field=value} del[field] s d (new states)   due(set) delay(ms)
+--   att(empt log entry)   gen   carry(1: go on to the callback under this token)
+--   cr(edits taken) amb(iguous submit counted) up(stream id, when it is news)
+-- Returns per save: 'saved' now | 'carried' attempt | 'again' | 'refused' | 'gone'
+local cfg = {kept = ARGV[1], ttl = tonumber(ARGV[2]), first = tonumber(ARGV[6])}
+local undelivered, permits, lease = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local KEEP_LONG = {exhausted = true, gone = true}
+
+local function account(client, op)
+  local key = P .. 'acct:' .. client
+  if op.up then redis.call('HINCRBY', key, 'submitted', 1) end
+  if op.cr then redis.call('HINCRBYFLOAT', key, 'credits', op.cr) end
+  if op.amb then redis.call('HINCRBY', key, 'ambiguous', 1) end
+end
+
+-- The token is void, and what was paid for is counted all the same. A submit is an orphan then: the upstream took a job
+-- that nobody waits for; unless the record has its id, as when the repeat of a save comes after the next step's.
+-- A cancelled job's result is dropped, its credits are not.
+local function late(key, r, op)
+  local f = redis.call('HMGET', key, 'up', 'on', 'cr')
+  local cancelled = r.s == 'cancelled'
+  if op.up and op.up == f[1] then
+    if not cancelled then return {'again', int(NOW)} end
+  elseif op.up and op.n ~= f[2] then
+    redis.call('HSET', key, 'on', op.n)
+    account(r.c, op)
+    redis.call('HINCRBY', P .. 'acct:' .. r.c, 'orphans', 1)
+    if cancelled then redis.call('HSET', key, 'up', op.up, 'st', int(NOW)) end
+  elseif op.cr and cancelled and not f[3] then
+    redis.call('HSET', key, 'cr', op.cr)
+    account(r.c, op)
+  end
+  return {'refused'}
+end
+
+local function save(op, result)
+  local id = op.id
+  local key = P .. id
+  local f = redis.call('HMGET', key, 'c', 's', 'd', 'b', 'dest', 'k', 'tok', 'nn', 'g')
+  if not f[1] then return {'gone'} end
+  local r = {c = f[1], s = f[2], d = f[3], b = f[4] or '', dest = f[5], k = f[6]}
+  if f[8] == op.n then
+    if op.carry and f[7] == op.tok and r.k == 'deliver' then return {'carried', int(NOW), attempt_of(id, op.tok)} end
+    return {'again', int(NOW)}
+  end
+  if f[7] ~= op.tok then return late(key, r, op) end
+  redis.call('HSET', key, 'nn', op.n)
+  account(r.c, op)
+  if op.set then
+    for field, value in pairs(op.set) do redis.call('HSET', key, field, value) end
+  end
+  if op.del then redis.call('HDEL', key, unpack(op.del)) end
+  if op.up then redis.call('HSET', key, 'up', op.up, 'st', int(NOW)) end
+  if op.att then
+    log_attempt(id, op.att)
+    redis.call('HDEL', key, 'oa')
+  end
+  if op.gen and tostring(op.gen) ~= (f[9] or '0') then
+    -- Somebody asked for a redelivery meanwhile: this attempt is history, the new generation is due.
+    redis.call('HDEL', key, 'tok', 'le')
+    give_back(r.dest, id, permits)
+    enter(id, r.c, r.dest, r.k, 'deliver', NOW)
+    return {'saved', int(NOW)}
+  end
+  if result ~= '' then redis.call('SET', P .. 'res:' .. id, result) end
+  if op.att then give_back(r.dest, id, permits) end
+  if op.s and OUTCOME[op.s] then
+    redis.call('ZREM', P .. 'ends:' .. r.c, id)
+    redis.call('HSET', key, 'ct', int(NOW))
+  elseif op.s == 'pending' then
+    redis.call('ZREM', P .. 'ends:' .. r.c, id)
+  end
+  local delivery = op.d or r.d
+  if op.d and (op.due == 'purge') then
+    if op.s then
+      move(id, r.c, r.b, r.s, r.d, op.s, delivery, cfg)
+      redis.call('HDEL', key, 'tok', 'le')
+      enter(id, r.c, r.dest, r.k, 'purge', NOW + cfg.ttl)
+    else
+      if delivery == 'delivered' then redis.call('HSET', key, 'dt', int(NOW)) end
+      end_delivery(id, r, delivery, KEEP_LONG[delivery] and undelivered or cfg.ttl, cfg)
+    end
+    return {'saved', int(NOW)}
+  end
+  local at = NOW + op.delay
+  if op.due == 'deliver' then redis.call('HSET', key, 'nx', int(at)) end
+  if op.s then
+    move(id, r.c, r.b, r.s, r.d, op.s, delivery, cfg)
+  else
+    set_delivery(id, r, delivery, cfg)
+  end
+  if op.carry and permits_free(r.dest, permits) > 0 then
+    enter(id, r.c, r.dest, r.k, 'deliver', NOW + lease)
+    redis.call('HSET', key, 'le', int(NOW + lease))
+    open_attempt(id, r.dest, NOW + lease)
+    return {'carried', int(NOW), attempt_of(id, op.tok)}
+  end
+  redis.call('HDEL', key, 'tok', 'le')
+  enter(id, r.c, r.dest, r.k, op.due, at)
+  return {'saved', int(NOW)}
+end
+
+local out = {}
+for i = 7, #ARGV, 2 do out[#out + 1] = save(cmsgpack.unpack(ARGV[i]), ARGV[i + 1]) end
+return out

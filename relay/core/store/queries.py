@@ -1,0 +1,151 @@
+"""Reading: jobs, lists, attempts, batches, results."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from relay.core.errors import NotFound
+from relay.core.model import Attempt, Batch, BatchId, ClientName, DeliveryStatus, Job, JobId, JobStatus
+from relay.core.store import records
+from relay.core.store.connection import Connection
+
+_STAGED = b"staged"
+
+_AFTER_OUTCOME = tuple(d for d in DeliveryStatus if d is not DeliveryStatus.WAITING)
+#: Which delivery statuses go with which status: the index sets that can exist.
+COMBINATIONS: tuple[tuple[JobStatus, DeliveryStatus], ...] = (
+    (JobStatus.QUEUED, DeliveryStatus.WAITING),
+    (JobStatus.PENDING, DeliveryStatus.WAITING),
+    *((s, d) for s in (JobStatus.DONE, JobStatus.FAILED, JobStatus.TIMED_OUT) for d in _AFTER_OUTCOME),
+    (JobStatus.CANCELLED, DeliveryStatus.SKIPPED),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some jobs, newest first, and where the next page begins: None on the last one."""
+
+    jobs: list[Job]
+    next_before: JobId | None
+
+
+class Queries:
+    """What can be asked of the store without changing it."""
+
+    def __init__(self, db: Connection, submit_window_ms: int, events_kept: int) -> None:
+        self._db = db
+        self._submit_window_ms = submit_window_ms
+        self._events_kept = events_kept
+
+    async def job(self, client: ClientName, job_id: JobId, *, with_result: bool = True) -> Job:
+        """One job of a client. Raises NotFound, StoreUnavailable."""
+        row, result = await self._row(job_id, with_result=with_result)
+        if row[0] is None or row[0].decode() != client:
+            raise NotFound(job_id)
+        if row[1] == _STAGED:
+            await self.enlist_one(job_id)
+            row, result = await self._row(job_id, with_result=with_result)
+            if row[1] is None or row[1] == _STAGED:
+                raise NotFound(job_id)
+        return records.job_of_row(job_id, row, result)
+
+    async def _row(self, job_id: JobId, *, with_result: bool) -> tuple[list[bytes | None], bytes | None]:
+        async def read() -> Any:
+            pipe = self._db.redis.pipeline(transaction=True)
+            pipe.hmget(self._db.key(job_id), records.JOB_FIELDS)
+            if with_result:
+                pipe.get(self._db.key(f"res:{job_id}"))
+            return await pipe.execute()
+
+        row, *rest = await self._db.call(read)
+        return row, rest[0] if rest else None
+
+    async def enlist_one(self, job_id: JobId) -> None:
+        """Enlist a job of a batch that has just become live, ahead of its turn; nothing where it is not live.
+
+        Raises StoreUnavailable.
+        """
+        batch_id = await self._db.call(lambda: self._db.redis.hget(self._db.key(job_id), "b"))
+        if batch_id:
+            await self._db.run("enlist", batch_id, -1, self._submit_window_ms, self._events_kept, job_id)
+
+    async def jobs(
+        self,
+        client: ClientName,
+        *,
+        statuses: frozenset[JobStatus] = frozenset(),
+        deliveries: frozenset[DeliveryStatus] = frozenset(),
+        batch_id: BatchId | None = None,
+        limit: int = 50,
+        before: JobId | None = None,
+    ) -> Page:
+        """A client's jobs without their results; empty filters mean all. Raises StoreUnavailable."""
+        wanted = [
+            part
+            for status, delivery in COMBINATIONS
+            if (not statuses or status in statuses) and (not deliveries or delivery in deliveries)
+            for part in (status.value, delivery.value)
+        ]
+        if not wanted:
+            return Page([], None)
+        highest, lowest = (f"({before}" if before else "+"), "-"
+        if batch_id is not None:
+            members = await self._members(client, batch_id)
+            if not members:
+                return Page([], None)
+            lowest = f"[{members[0]}"
+            if before is None or members[-1] < before:
+                highest = f"[{members[-1]}"
+        answer = await self._db.run(
+            "list",
+            *(client, limit + 1, highest, lowest, len(records.JOB_FIELDS)),
+            *records.JOB_FIELDS,
+            *wanted,
+        )
+        found = [
+            records.job_of_row(JobId(answer[i].decode()), answer[i + 1])
+            for i in range(0, min(len(answer), 2 * limit), 2)
+            if answer[i + 1][0] is not None
+        ]
+        more = len(answer) > 2 * limit
+        if batch_id is not None:
+            found = [job for job in found if job.batch_id == batch_id]
+        return Page(found, JobId(answer[2 * limit - 2].decode()) if more else None)
+
+    async def _members(self, client: ClientName, batch_id: BatchId) -> list[JobId]:
+        first = await self._db.call(lambda: self._db.redis.hmget(self._db.key(batch_id), ["c", "live", "f", "n"]))
+        if first[0] is None or first[0].decode() != client or first[1] != b"1":
+            return []
+        return records.consecutive(JobId(first[2].decode()), int(first[3]))
+
+    async def attempts(self, client: ClientName, job_id: JobId) -> list[Attempt]:
+        """The log of a job's attempts, oldest first; the last 200. Raises NotFound, StoreUnavailable."""
+        await self.job(client, job_id, with_result=False)
+        entries: Sequence[bytes] = await self._db.call(
+            lambda: self._db.redis.lrange(self._db.key(f"att:{job_id}"), 0, -1)
+        )
+        return [records.decode_attempt(entry) for entry in entries]
+
+    async def batch(self, client: ClientName, batch_id: BatchId) -> Batch:
+        """One batch of a client. Raises NotFound, StoreUnavailable."""
+        record = await self._db.call(lambda: self._db.redis.hgetall(self._db.key(batch_id)))
+        if not record or record[b"c"].decode() != client or record.get(b"live") != b"1":
+            raise NotFound(batch_id)
+        return records.batch_of_record(batch_id, record)
+
+    async def result(self, job_id: JobId) -> bytes | None:
+        """The JSON bytes of a job's result, whoever's it is; None once it is purged. Raises StoreUnavailable."""
+        stored = await self._db.call(lambda: self._db.redis.get(self._db.key(f"res:{job_id}")))
+        return records.unpack_result(stored) if stored is not None else None
+
+    async def check_writable(self) -> None:
+        """Raises StoreUnavailable unless the store takes writes."""
+        await self._db.call(lambda: self._db.redis.set(self._db.key("writable"), b"1", ex=60), repeat=False)
+
+    async def worker_seen_within(self, seconds: float) -> bool:
+        """Whether a worker has shown itself in the last `seconds`. Raises StoreUnavailable."""
+        last = await self._db.call(
+            lambda: self._db.redis.zrange(self._db.key("workers"), 0, 0, desc=True, withscores=True)
+        )
+        now_s, _ = await self._db.call(self._db.redis.time)
+        return bool(last) and now_s - last[0][1] / 1000 <= seconds

@@ -1,0 +1,456 @@
+"""The worker's side of the store: looking, claiming, saving, giving back, purging."""
+
+import itertools
+import math
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from relay.core.model import (
+    Attempt,
+    Batch,
+    BatchId,
+    ClientName,
+    Delivery,
+    DeliveryStatus,
+    ErrorCode,
+    EventType,
+    Job,
+    JobError,
+    JobId,
+    JobSpec,
+    JobStatus,
+)
+from relay.core.policy import Trouble
+from relay.core.settings import Settings
+from relay.core.store import records
+from relay.core.store.connection import Connection
+from relay.core.store.intake import CHUNK, Intake
+
+#: A claim of callbacks brings their results along; no more than this at a time.
+_CLAIM_BYTES = 4 * 1024 * 1024
+_PURGE_LATER_MS = 60_000
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A claim on one job or batch: only the holder of the token may save."""
+
+    id: str
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
+class SubmitClaim:
+    """A job to submit."""
+
+    lease: Lease
+    client: ClientName
+    spec: JobSpec
+    created_ms: int
+    deadline_ms: int
+    #: An earlier submit was begun and never accounted for.
+    was_ambiguous: bool
+    #: Submits begun, this one included.
+    tries: int
+    last: Trouble | None
+
+
+@dataclass(frozen=True, slots=True)
+class PollClaim:
+    """A job to poll."""
+
+    lease: Lease
+    client: ClientName
+    upstream_job_id: str = field(repr=False)
+    submitted_ms: int
+    deadline_ms: int
+    #: Polls in a row that had no answer.
+    failures: int
+    events: tuple[EventType, ...]
+    thin: bool
+
+
+@dataclass(frozen=True, slots=True)
+class DeliverClaim:
+    """A callback to attempt: the subject as it was when its outcome came."""
+
+    lease: Lease
+    client: ClientName
+    subject: Job | Batch
+    generation: int
+    #: Over all generations, from 1: the `relay-attempt` header.
+    attempt: int
+    #: Within this generation, from 1: the place in the schedule.
+    turn: int
+
+
+@dataclass(frozen=True, slots=True)
+class ClientLook:
+    """What is due for one client's submits, and what holds them back."""
+
+    due: int
+    overdue: int
+    paused_until_ms: int
+    paused_by: Trouble | None
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What is due now."""
+
+    now_ms: int
+    poll: int
+    deliver: int
+    enlist: int
+    purge: int
+    clients: Mapping[ClientName, ClientLook]
+
+
+@dataclass(slots=True)
+class Save:
+    """One transition, to be applied under the token of `lease`. The script (save.lua) names the fields' meaning."""
+
+    lease: Lease
+    body: dict[str, Any]
+    #: A result as it is stored; travels beside the body because the script's msgpack has no binary type.
+    result: bytes = b""
+    nonce: str = field(default_factory=lambda: secrets.token_hex(8))
+
+    def packed(self) -> bytes:
+        """The form that the script takes."""
+        return records.pack_save({"id": self.lease.id, "tok": self.lease.token, "n": self.nonce, **self.body})
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """The transition is in the store."""
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """It is, and the same token goes on with the callback."""
+
+    claim: DeliverClaim
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The token is void: somebody else goes on with this job, or it was cancelled."""
+
+
+SaveAnswer = Saved | Carried | Refused
+
+
+def saved_submission(lease: Lease, upstream_job_id: str, poll_after_ms: int) -> Save:
+    """The upstream has the job."""
+    body = {"up": upstream_job_id, "s": "pending", "due": "poll", "delay": poll_after_ms}
+    return Save(lease, body | {"del": ["amb", "last", "fails"]})
+
+
+def saved_submit_retry(lease: Lease, trouble: Trouble, delay_ms: int) -> Save:
+    """The upstream does not have the job, or is not known to; another try follows.
+
+    The ambiguous are counted here, so their note goes.
+    """
+    body: dict[str, Any] = {"set": {"last": trouble.value}, "del": ["amb"], "due": "submit", "delay": delay_ms}
+    if trouble is Trouble.AMBIGUOUS:
+        body["amb"] = 1
+    return Save(lease, body)
+
+
+def saved_poll(lease: Lease, failures: int, delay_ms: int) -> Save:
+    """Still pending, or no answer: the next poll follows."""
+    fails: dict[str, Any] = {"set": {"fails": str(failures)}} if failures else {"del": ["fails"]}
+    return Save(lease, {"due": "poll", "delay": delay_ms} | fails)
+
+
+def saved_outcome(
+    lease: Lease,
+    status: JobStatus,
+    error: JobError | None,
+    *,
+    announce_after_ms: int | None,
+    carry_on: bool = False,
+    result: bytes | None = None,
+    result_url: str | None = None,
+    credits_used: float | None = None,
+    ambiguous: bool = False,
+) -> Save:
+    """The job has its outcome. `announce_after_ms` None: nobody asked for this event. `result` is as stored."""
+    fields: dict[str, Any] = {}
+    if credits_used is not None and not math.isfinite(credits_used):
+        # Nothing can be counted with it, and the script would stop half-way.
+        credits_used = None
+    if error is not None:
+        fields |= {"ec": error.code.value, "em": error.message}
+    if result_url is not None:
+        fields["ru"] = result_url
+    if credits_used is not None:
+        fields["cr"] = str(credits_used)
+    body: dict[str, Any] = {"set": fields, "del": ["amb", "last", "fails"], "s": status.value}
+    if credits_used is not None:
+        body["cr"] = str(credits_used)
+    if ambiguous:
+        body["amb"] = 1
+    if announce_after_ms is None:
+        body |= {"d": DeliveryStatus.SKIPPED.value, "due": "purge"}
+    else:
+        body |= {"d": DeliveryStatus.PENDING.value, "due": "deliver", "delay": announce_after_ms}
+        if carry_on:
+            body["carry"] = 1
+    return Save(lease, body, result or b"")
+
+
+def saved_attempt(
+    claim: DeliverClaim, attempt: Attempt, status: DeliveryStatus, retry_after_ms: int | None = None
+) -> Save:
+    """An attempt has ended, and with it the delivery unless `retry_after_ms` says when the next one follows."""
+    body: dict[str, Any] = {"att": records.encode_attempt(attempt).decode(), "gen": claim.generation, "d": status.value}
+    if retry_after_ms is None:
+        body["due"] = "purge"
+    else:
+        body |= {"due": "deliver", "delay": retry_after_ms}
+    return Save(claim.lease, body)
+
+
+class WorkStore(Intake):
+    """What a worker does to the store. One per process: its boot id makes tokens globally unique."""
+
+    def __init__(self, db: Connection, settings: Settings) -> None:
+        super().__init__(db, round(settings.submit_window_s * 1000), settings.events_kept)
+        self.boot_id = secrets.token_hex(6)
+        self._numbers = itertools.count(1)
+        self._lease_ms = round(settings.lease_s * 1000)
+        self._permits = settings.callback_concurrency
+        self._attempts = len(settings.callback_schedule)
+        self._first_delay_ms = round(settings.callback_schedule[0] * 1000)
+        self._ttl_ms = round(settings.result_ttl_s * 1000)
+        self._undelivered_ttl_ms = round(settings.undelivered_ttl_s * 1000)
+
+    @classmethod
+    async def connect(cls, settings: Settings) -> "WorkStore":
+        """Connect and check the store. Raises ConfigurationError, StoreUnavailable."""
+        db = Connection(settings)
+        store = cls(db, settings)
+        try:
+            await db.check()
+        except BaseException:
+            await db.close()
+            raise
+        return store
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._db.close()
+
+    def now_ms(self) -> int:
+        """The store's time, estimated."""
+        return self._db.now_ms()
+
+    async def look(self, keys: Mapping[ClientName, str]) -> Look:
+        """What is due; also says that this worker lives. `keys` names each client's upstream key for its pause.
+
+        Raises StoreUnavailable.
+        """
+        pairs = [part for pair in keys.items() for part in pair]
+        now, counts, rows = await self._db.run("look", self.boot_id, *pairs)
+        self._db.saw_time(int(now))
+        clients = {
+            name: ClientLook(row[0], row[1], int(row[2]), Trouble(row[3].decode()) if row[3] else None)
+            for name, row in zip(keys, rows, strict=True)
+        }
+        poll, deliver, enlist, purge = counts
+        return Look(int(now), poll, deliver, enlist, purge, clients)
+
+    async def pause(self, key_name: str, length_ms: int, why: Trouble) -> None:
+        """Hold back every submit under an upstream key, on all workers. Raises StoreUnavailable."""
+        await self._db.run("pause", key_name, length_ms, why.value)
+
+    # Claiming. A reply that is lost leaves its jobs leased until the lease ends; asking again would claim others.
+
+    async def begin_submit(self, client: ClientName, count: int, *, overdue: bool = False) -> list[SubmitClaim]:
+        """Claim up to `count` due submits of a client. Raises StoreUnavailable.
+
+        `overdue` claims those whose submit window or deadline has ended instead, whatever holds the others back.
+        """
+        answer = await self._begin("begin_submit", client, count, *self._claim(count), int(overdue))
+        claims = []
+        for i in range(1, len(answer), 8):
+            job_id, token, spec, created, deadline, ambiguous, submits, last = answer[i : i + 8]
+            claims.append(
+                SubmitClaim(
+                    lease=Lease(job_id.decode(), token.decode()),
+                    client=client,
+                    spec=records.decode_spec(spec),
+                    created_ms=int(created),
+                    deadline_ms=int(deadline),
+                    was_ambiguous=bool(ambiguous),
+                    tries=int(submits) + 1,
+                    last=Trouble(last.decode()) if last else None,
+                )
+            )
+        return claims
+
+    async def begin_poll(self, count: int) -> list[PollClaim]:
+        """Claim up to `count` due polls. Raises StoreUnavailable."""
+        answer = await self._begin("begin_poll", count, *self._claim(count))
+        claims = []
+        for i in range(1, len(answer), 8):
+            job_id, token, client, upstream, submitted, deadline, failures, wishes = answer[i : i + 8]
+            events, thin = records.decode_wishes(wishes.decode())
+            claims.append(
+                PollClaim(
+                    lease=Lease(job_id.decode(), token.decode()),
+                    client=ClientName(client.decode()),
+                    upstream_job_id=upstream.decode(),
+                    submitted_ms=int(submitted),
+                    deadline_ms=int(deadline),
+                    failures=int(failures),
+                    events=events,
+                    thin=thin,
+                )
+            )
+        return claims
+
+    async def begin_deliver(self, count: int) -> list[DeliverClaim]:
+        """Claim up to `count` due callbacks, as their destinations have permits; none only where there are none.
+
+        Raises StoreUnavailable.
+        """
+        while True:
+            _, more, *rows = await self._begin(
+                "begin_deliver",
+                *(count, *self._claim(count), self._permits, self._attempts),
+                *(self._ttl_ms, self._undelivered_ttl_ms, self._events_kept, _CLAIM_BYTES, self._first_delay_ms),
+            )
+            # A large backlog is parked some at a time, so that the store's other clients get their turn.
+            if rows or not more:
+                return [_deliver_claim(row) for row in rows]
+
+    def _claim(self, count: int) -> tuple[str, int, int]:
+        number = next(self._numbers)
+        for _ in range(count - 1):
+            next(self._numbers)
+        return self.boot_id, number, self._lease_ms
+
+    async def _begin(self, script: str, *args: str | int) -> list[Any]:
+        answer: list[Any] = await self._db.run(script, *args, repeat=False)
+        self._db.saw_time(int(answer[0]))
+        return answer
+
+    # Saving and giving back.
+
+    async def save(self, saves: Sequence[Save]) -> list[SaveAnswer]:
+        """Apply transitions; each stands alone, and a repeat of the same Save does nothing. Raises StoreUnavailable."""
+        answers = await self._db.run(
+            "save",
+            *(self._events_kept, self._ttl_ms, self._undelivered_ttl_ms),
+            *(self._permits, self._lease_ms, self._first_delay_ms),
+            *(part for save in saves for part in (save.packed(), save.result)),
+        )
+        return [_save_answer(answer) for answer in answers]
+
+    async def renew(self, leases: Iterable[Lease]) -> list[Lease]:
+        """Make leases longer; returns those that are lost. Raises StoreUnavailable."""
+        held = list(leases)
+        lost: list[Lease] = []
+        for start in range(0, len(held), CHUNK):
+            chunk = held[start : start + CHUNK]
+            args = [part for lease in chunk for part in (lease.id, lease.token)]
+            answers = await self._db.run("renew", self._lease_ms, *args)
+            lost += [lease for lease, alive in zip(chunk, answers, strict=True) if not alive]
+        return lost
+
+    async def release(self, leases: Iterable[Lease], *, delay_ms: int = 0, patient: bool = False) -> None:
+        """Give back what was claimed and not begun, due after `delay_ms`. Nothing may have been sent.
+
+        `patient` lets a submit wait past its submit window, until its deadline. Raises StoreUnavailable.
+        """
+        args = [part for lease in leases for part in (lease.id, lease.token, delay_ms, int(patient))]
+        if args:
+            await self._db.run("release", self._permits, *args)
+
+    # Housekeeping.
+
+    async def due_batches(self) -> list[BatchId]:
+        """Committed batches whose relay did not enlist them. Raises StoreUnavailable."""
+        now = self._db.now_ms()
+        ids = await self._db.call(
+            lambda: self._db.redis.zrangebyscore(self._db.key("due:enlist"), "-inf", now, start=0, num=10)
+        )
+        return [BatchId(i.decode()) for i in ids]
+
+    async def purge(self, count: int) -> int:
+        """Delete up to `count` records that have been kept long enough; returns how many. Raises StoreUnavailable."""
+        answer = await self._db.run("purge", count, _PURGE_LATER_MS)
+        for i in range(1, len(answer), 3):
+            batch_id, first, n = answer[i : i + 3]
+            ids = records.consecutive(JobId(first.decode()), int(n))
+            for start in range(0, len(ids), CHUNK):
+                last = int(start + CHUNK >= len(ids))
+                await self._db.run("drop_staged", batch_id, last, *ids[start : start + CHUNK])
+        return int(answer[0])
+
+    async def account(self, client: ClientName) -> dict[str, float]:
+        """A client's counters: submitted, credits, ambiguous, orphans. Raises StoreUnavailable."""
+        record = await self._db.call(lambda: self._db.redis.hgetall(self._db.key(f"acct:{client}")))
+        return {name.decode(): float(value) for name, value in record.items()}
+
+
+def _save_answer(answer: Sequence[Any]) -> SaveAnswer:
+    match answer[0]:
+        case b"saved" | b"again":
+            return Saved()
+        case b"carried":
+            return Carried(_deliver_claim(answer[2]))
+        case _:
+            return Refused()
+
+
+def _deliver_claim(row: Sequence[Any]) -> DeliverClaim:
+    thing_id, token, values, stored_result = row
+    client, status, spec, created, deadline, batch, upstream, submitted, completed = values[:9]
+    error_code, error_message, result_url, generation, attempts, turn, count, final = values[9:]
+    subject: Job | Batch
+    if thing_id.startswith(b"batch_"):
+        numbers = msgspec.json.decode(final, type=dict[str, int])
+        subject = Batch(
+            id=BatchId(thing_id.decode()),
+            client=ClientName(client.decode()),
+            count=int(count),
+            statuses={s: numbers.get(f"s:{s}", 0) for s in JobStatus},
+            deliveries={d: numbers.get(f"d:{d}", 0) for d in DeliveryStatus},
+            created_ms=int(created),
+            completed_ms=int(completed),
+            callback=records.decode_callback(spec),
+            delivery=None,
+        )
+    else:
+        subject = Job(
+            id=JobId(thing_id.decode()),
+            client=ClientName(client.decode()),
+            spec=records.decode_spec(spec),
+            status=JobStatus(status.decode()),
+            created_ms=int(created),
+            deadline_ms=int(deadline),
+            delivery=Delivery(DeliveryStatus.PENDING, int(attempts)),
+            batch_id=BatchId(batch.decode()) if batch else None,
+            upstream_job_id=upstream.decode() if upstream else None,
+            submitted_ms=int(submitted) if submitted else None,
+            completed_ms=int(completed),
+            error=JobError(ErrorCode(error_code.decode()), error_message.decode()) if error_code else None,
+            result_url=result_url.decode() if result_url else None,
+            result=records.unpack_result(stored_result) if stored_result is not None else None,
+        )
+    return DeliverClaim(
+        lease=Lease(thing_id.decode(), token.decode()),
+        client=subject.client,
+        subject=subject,
+        generation=int(generation or 0),
+        attempt=int(attempts),
+        turn=int(turn),
+    )
