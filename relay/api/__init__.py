@@ -1,0 +1,1 @@
+"""The HTTP service: routes, wire schemas, authentication, problem details, one handler module per resource."""

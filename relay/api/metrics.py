@@ -1,0 +1,50 @@
+"""The HTTP service's own metrics."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from relay.core.observability import NAMESPACE, new_registry
+
+_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+
+class HttpMetrics:
+    """Counts what is asked of the service. Labels are bounded: route templates, not paths."""
+
+    def __init__(self) -> None:
+        self.registry: CollectorRegistry = new_registry("relay")
+        self._requests = Counter(
+            "http_requests",
+            "Requests answered, by route template.",
+            ("method", "route", "status"),
+            namespace=NAMESPACE,
+            registry=self.registry,
+        )
+        self._duration = Histogram(
+            "http_request_duration_seconds",
+            "Time from the request's head to its answer; long polls and event streams are not in it.",
+            ("method", "route"),
+            namespace=NAMESPACE,
+            buckets=_BUCKETS_S,
+            registry=self.registry,
+        )
+        self.jobs_accepted = Counter(
+            "jobs_accepted",
+            "Jobs accepted, without idempotent replays.",
+            ("client", "call"),
+            namespace=NAMESPACE,
+            registry=self.registry,
+        )
+        self.long_polls = Gauge(
+            "long_polls_open", "Requests that wait for an outcome.", namespace=NAMESPACE, registry=self.registry
+        )
+        self.event_streams = Gauge(
+            "event_streams_open", "Event streams being read.", namespace=NAMESPACE, registry=self.registry
+        )
+
+    def answered(self, method: str, route: str, status: int, duration_s: float, *, held: bool) -> None:
+        """Count one request. `held` is one that was kept waiting on purpose; its duration says nothing."""
+        label = method if method in _METHODS else "other"
+        self._requests.labels(label, route, str(status)).inc()
+        if not held:
+            self._duration.labels(label, route).observe(duration_s)

@@ -1,0 +1,114 @@
+"""Around every request: errors become problem details, one log line and one count each, and common headers.
+
+Alone knows what an unexpected exception turns into.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+
+import structlog
+from aiohttp import web
+
+from relay.api.context import CLIENT, HELD, METRICS, RUNNING
+from relay.api.problems import Problem, not_found, of_core
+from relay.core.errors import RelayError
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+_UNMATCHED = "unmatched"
+#: What proxies log for a client that hung up before its answer.
+_HUNG_UP = 499
+_READING = frozenset({"GET", "HEAD"})
+log = structlog.get_logger(component="http")
+
+_HEADERS = {
+    "Server": "scrapellm-relay",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+_DEFAULT_HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+}
+
+
+@web.middleware
+async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Answer, log and count. The line has the route's template: neither ids nor tokens nor the query."""
+    started_s = time.monotonic()
+    status = _HUNG_UP
+    try:
+        response = await _answer_fully(request, handler)
+        status = response.status
+        return response
+    finally:
+        duration_s = time.monotonic() - started_s
+        resource = request.match_info.route.resource
+        route = _UNMATCHED if resource is None else resource.canonical
+        held = request.get(HELD, False)
+        request.app[METRICS].answered(request.method, route, status, duration_s, held=held)
+        log.info(
+            "request",
+            method=request.method[:16],
+            route=route,
+            status=status,
+            duration_ms=round(duration_s * 1000, 1),
+            client=request.get(CLIENT),
+        )
+
+
+async def _answer_fully(request: web.Request, handler: Handler) -> web.StreamResponse:
+    if request.method in _READING:
+        return await _answer(request, handler)
+    # A client that hangs up cancels its request; what changes the store is finished all the same, so that a
+    # connection to the store is never given up in the middle of a command.
+    running = request.app[RUNNING]
+    task = asyncio.ensure_future(_answer(request, handler))
+    running.add(task)
+    task.add_done_callback(running.discard)
+    return await asyncio.shield(task)
+
+
+async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except Problem as problem:
+        return problem.response()
+    except RelayError as error:
+        return of_core(error).response()
+    except web.HTTPException as error:
+        return _of_aiohttp(request, error)
+    except Exception:
+        log.exception("request_failed", method=request.method[:16], client=request.get(CLIENT))
+        return Problem("internal_error", "The request failed for a reason that is ours; it has been logged.").response()
+
+
+def _of_aiohttp(request: web.Request, error: web.HTTPException) -> web.Response:
+    if isinstance(error, web.HTTPMethodNotAllowed):
+        allow = ", ".join(sorted(error.allowed_methods | {"OPTIONS"}))
+        if request.method == "OPTIONS":
+            return web.Response(status=204, headers={"Allow": allow})
+        return Problem(
+            "method_not_allowed", f"Use one of: {', '.join(sorted(error.allowed_methods))}.", headers={"Allow": allow}
+        ).response()
+    if isinstance(error, web.HTTPNotFound):
+        return not_found().response()
+    raise error
+
+
+async def add_headers(_request: web.Request, response: web.StreamResponse) -> None:
+    """Put the headers of every answer on `response`; a signal of the application."""
+    response.headers.update(_HEADERS)
+    for name, value in _DEFAULT_HEADERS.items():
+        response.headers.setdefault(name, value)
+
+
+async def expect(_request: web.Request) -> web.StreamResponse | None:
+    """Let the handler see the request before its body: what reads the body asks for it (`relay.api.body`).
+
+    Expectations other than `100-continue` may be ignored (RFC 9110, section 10.1.1).
+    """
+    return None
