@@ -1,0 +1,1 @@
+"""What moves accepted jobs forward: submit, poll, deliver."""

@@ -1,0 +1,135 @@
+"""The deliver step: one attempt at one callback, and what follows from how it ended."""
+
+import contextlib
+from typing import assert_never
+
+import structlog
+
+from relay.core import policy
+from relay.core.callback import Message, headers_of, message_of
+from relay.core.egress import (
+    Answered,
+    CallbackSession,
+    NotAnswered,
+    Reply,
+    post_callback,
+)
+from relay.core.model import Attempt, AttemptOutcome, ClientName, DeliveryStatus
+from relay.core.policy import Delivered, Exhausted, Gone, RetryAfter
+from relay.core.retry_after import parse_retry_after
+from relay.core.store.work import DeliverClaim, Refused, Save, saved_attempt
+from worker.context import Context
+from worker.runner import Kind
+
+log = structlog.get_logger("worker.deliver")
+
+#: How long callbacks of a client that is not configured (any more) wait before they are looked at again.
+_UNKNOWN_CLIENT_DELAY_MS = 30_000
+
+
+class Deliverer:
+    """Attempts callbacks, over one session."""
+
+    def __init__(self, context: Context, session: CallbackSession) -> None:
+        self._context = context
+        self._session = session
+        self._unknown: set[ClientName] = set()
+        self.stopping = False
+
+    def may_carry_on(self) -> bool:
+        """Whether a poll may go on to its callback at once."""
+        return not self.stopping and self._context.runner.free(Kind.DELIVER) > 0
+
+    def reserved(self, *, wanted: bool) -> contextlib.AbstractContextManager[None]:
+        """Keep a slot free for a callback that may be carried on to."""
+        return self._context.runner.reserved(Kind.DELIVER) if wanted else contextlib.nullcontext()
+
+    async def step(self, claim: DeliverClaim) -> None:
+        """Make one attempt, save how it ended, and log that in one line."""
+        context = self._context
+        client = context.clients.get(claim.client)
+        if client is None:
+            if claim.client not in self._unknown:
+                log.error("no such client is configured: its callbacks wait", client=claim.client)
+            self._unknown.add(claim.client)
+            await context.store.release([claim.lease], delay_ms=_UNKNOWN_CLIENT_DELAY_MS)
+            return
+        message = message_of(claim.subject)
+        started_ms = context.store.now_ms()
+        if claim.attempt == 1 and claim.subject.completed_ms is not None:
+            context.metrics.lateness_seconds.observe(max(0, started_ms - claim.subject.completed_ms) / 1000)
+        headers = headers_of(message, client.signing_secrets, attempt=claim.attempt, now_s=started_ms // 1000)
+        reply = await post_callback(
+            self._session,
+            message.callback.url,
+            headers,
+            message.body,
+            context.settings.callback_timeout_s,
+            client=client,
+        )
+        attempt, retry_after_ms = _read(reply, claim.attempt, started_ms, context.store.now_ms())
+        save = self._decide(claim, attempt, retry_after_ms, message)
+        context.metrics.attempts.labels(attempt.outcome.value).inc()
+        context.metrics.attempt_seconds.observe(attempt.duration_ms / 1000)
+        if isinstance(await context.saver.save(save), Refused):
+            context.metrics.refused.labels("deliver").inc()
+
+    def _decide(self, claim: DeliverClaim, attempt: Attempt, retry_after_ms: int | None, message: Message) -> Save:
+        decision = policy.after_attempt(
+            self._context.rules,
+            outcome=attempt.outcome,
+            http_status=attempt.http_status,
+            retry_after_ms=retry_after_ms,
+            attempt=claim.turn,
+            jitter=self._context.jitter.random(),
+        )
+        delay_ms = None
+        match decision:
+            case Delivered():
+                status = DeliveryStatus.DELIVERED
+            case Gone():
+                status = DeliveryStatus.GONE
+            case Exhausted():
+                status = DeliveryStatus.EXHAUSTED
+            case RetryAfter():
+                status, delay_ms = DeliveryStatus.RETRYING, decision.delay_ms
+            case _:
+                assert_never(decision)
+        log.info(
+            "callback attempt",
+            id=claim.lease.id,
+            client=claim.client,
+            webhook_id=message.webhook_id,
+            event_type=message.event.value,
+            destination=message.callback.destination,
+            attempt=claim.attempt,
+            outcome=attempt.outcome.value,
+            http_status=attempt.http_status,
+            duration_ms=attempt.duration_ms,
+            error=attempt.error,
+            delivery=status.value,
+            retry_in_s=delay_ms / 1000 if delay_ms is not None else None,
+        )
+        return saved_attempt(claim, attempt, status, delay_ms)
+
+
+def _read(reply: Reply, number: int, started_ms: int, now_ms: int) -> tuple[Attempt, int | None]:
+    """The log entry of an attempt, and how long the receiver asked to be left alone."""
+    match reply:
+        case Answered():
+            outcome = policy.classify_status(reply.status)
+            wait_s = parse_retry_after(reply.retry_after, now_ms / 1000)
+            entry = Attempt(
+                number=number,
+                started_ms=started_ms,
+                duration_ms=reply.duration_ms,
+                outcome=outcome,
+                http_status=reply.status,
+                response_excerpt=reply.excerpt,
+                error=None if outcome is AttemptOutcome.DELIVERED else f"HTTP {reply.status}",
+            )
+            return entry, round(wait_s * 1000) if wait_s is not None else None
+        case NotAnswered():
+            return Attempt(number, started_ms, reply.duration_ms, reply.outcome, error=reply.error), None
+        case _:
+            assert_never(reply)

@@ -1,0 +1,38 @@
+"""The worker's metrics. Names follow the conventions of Prometheus; labels never hold anything of a client's data."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from relay.core.observability import NAMESPACE, new_registry
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15, 30)
+_LATENESS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 3, 5, 10, 30, 60, 300, 3600)
+
+
+class WorkerMetrics:
+    """What a worker counts and measures."""
+
+    def __init__(self) -> None:
+        self.registry: CollectorRegistry = new_registry("worker")
+        self.submits = self._counter("submits", "Submits to the upstream, by how they ended.", "outcome")
+        self.polls = self._counter("polls", "Polls of the upstream, by what they found.", "outcome")
+        self.attempts = self._counter("callback_attempts", "Attempts at callbacks, by how they ended.", "outcome")
+        self.outcomes = self._counter("job_outcomes", "Jobs that ended, by status and error code.", "status", "code")
+        self.ambiguous = self._counter("ambiguous_submits", "Submits whose answer was lost.")
+        self.orphans = self._counter("orphaned_submits", "Upstream jobs that were paid for and belong to no job.")
+        self.refused = self._counter("refused_saves", "Saves of steps whose lease was lost.", "kind")
+        self.credits = self._counter("upstream_credits", "Credits that finished jobs used.", "client")
+        self.unauthorized = self._counter("upstream_unauthorized", "Submits that the upstream refused the key of.")
+        self.due = Gauge("due", "Entries that are due now.", ("kind",), namespace=NAMESPACE, registry=self.registry)
+        self.running = Gauge("steps_running", "Steps under way.", namespace=NAMESPACE, registry=self.registry)
+        self.attempt_seconds = self._histogram(
+            "callback_attempt_duration_seconds", "Time that one attempt took.", _SECONDS
+        )
+        self.lateness_seconds = self._histogram(
+            "callback_lateness_seconds", "Time from the outcome to the first attempt.", _LATENESS
+        )
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(name, text, labels, namespace=NAMESPACE, registry=self.registry)
+
+    def _histogram(self, name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
+        return Histogram(name, text, namespace=NAMESPACE, registry=self.registry, buckets=buckets)
