@@ -1,0 +1,108 @@
+"""The commands and their exit codes. Alone knows which failure ends with which.
+
+0  done
+1  it was done, and the answer is no: a job failed or timed out, there is no such job, a process does not stay up
+2  the command, a setting or the request is wrong
+3  no relay answers, or it cannot work now
+"""
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from io import TextIOWrapper
+from typing import Annotated
+
+import typer
+
+from relay import __version__
+from relay.cli import batch, demo, dev, jobs, services, submit
+from relay.cli.failures import ClientError, Refused, Unreachable
+from relay.cli.inputs import InputError
+from relay.cli.render import clean
+from relay.core.errors import ConfigurationError, RelayError
+
+_EXAMPLES = """\b
+Examples:
+  scrapellm-relay demo                      see it work, in a few seconds
+  scrapellm-relay dev                       everything on this machine, to build against
+  scrapellm-relay submit "Why is the sky blue?" --scraper chatgpt \\
+      --callback-url https://example.com/hook --wait
+  scrapellm-relay batch prompts.csv --scraper chatgpt --scraper grok \\
+      --callback-url https://example.com/hook
+  scrapellm-relay jobs --status failed      then: scrapellm-relay jobs JOB_ID
+  scrapellm-relay redeliver --all --delivery exhausted
+"""
+
+app = typer.Typer(
+    name="scrapellm-relay",
+    help="Push notifications for ScrapeLLM: submit a prompt with a callback URL, get the signed result delivered.",
+    epilog=_EXAMPLES,
+    no_args_is_help=True,
+    # Plain: help is read in pipes and pagers too, and examples stay as they are written.
+    rich_markup_mode=None,
+    # Locals in a trace would show keys.
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+
+_COMMANDS: Sequence[tuple[Callable[..., None], str | None]] = (
+    (dev.dev, None),
+    (demo.demo, None),
+    (submit.submit, submit.MORE),
+    (batch.batch, batch.MORE),
+    (jobs.jobs, jobs.MORE),
+    (jobs.redeliver, jobs.MORE_REDELIVER),
+    (services.listen, None),
+    (services.serve, None),
+    (services.worker, None),
+    (services.emulator, None),
+    (services.keygen, None),
+)
+for _command, _more in _COMMANDS:
+    app.command(epilog=_more)(_command)
+
+
+def _print_version(asked: bool) -> None:  # noqa: FBT001 - typer calls it with the option's value
+    if asked:
+        typer.echo(f"scrapellm-relay {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    *,
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; ends with SystemExit, whose code is one of those above."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            # A terminal that lacks a character is no reason to fail.
+            stream.reconfigure(errors="replace")
+    with _one_line():
+        app(args=None if arguments is None else list(arguments), prog_name="scrapellm-relay")
+
+
+@contextlib.contextmanager
+def _one_line() -> Iterator[None]:
+    """Turn expected failures into a line on standard error and an exit code."""
+    try:
+        yield
+    except (ConfigurationError, InputError) as error:
+        code, message = 2, str(error)
+    except Unreachable as error:
+        code, message = 3, str(error)
+    except Refused as error:
+        code, message = 2 if error.is_usage else 1, str(error)
+    except (ClientError, RelayError) as error:
+        code, message = 1, str(error)
+    else:
+        return
+    # What a relay or a child says is not ours.
+    sys.stderr.write(f"scrapellm-relay: {' '.join(clean(message).split())}\n")
+    raise SystemExit(code)
