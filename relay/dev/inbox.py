@@ -117,11 +117,12 @@ class Inbox:
     def _read(self, raw: bytes, request: web.Request) -> Received:
         verified, reason = self._verify(raw, request)
         body = _object(raw)
+        event = body.get("type")
         attempt = request.headers.get("relay-attempt", "")
         webhook_id = request.headers.get("webhook-id", "")
         return Received(
             webhook_id=webhook_id,
-            event=str(body.get("type", "")).removeprefix("com.scrapellm.relay."),
+            event=event.removeprefix("com.scrapellm.relay.") if isinstance(event, str) else "",
             body=body,
             raw=raw,
             verified=verified,

@@ -74,7 +74,7 @@ class Child:
         self.program = program
         self._say = say
         self._process: asyncio.subprocess.Process | None = None
-        self._deaths: deque[float] = deque(maxlen=_DEATHS)
+        self._deaths: deque[float] = deque(maxlen=_DEATHS - 1)
         program.log.write_bytes(b"")
 
     @property

@@ -30,7 +30,9 @@ class Accounts:
         return sum(account.spent for account in self._accounts.values())
 
     def charge(self, key: str, amount: int) -> None:
-        """Take credits; a negative amount gives them back."""
+        """Take credits; a negative amount gives them back, unless the key is forgotten, and with it that it paid."""
+        if amount < 0 and key not in self._accounts:
+            return
         self._of(key).spent += amount
 
     def is_over_rate(self, key: str, per_s: float, now_s: float) -> bool:

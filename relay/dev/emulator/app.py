@@ -35,7 +35,8 @@ def build_app(settings: EmulatorSettings) -> web.Application:
     app = web.Application(middlewares=[_answers])
     state = app[STATE] = State(settings)
     journal = app[_JOURNAL] = Journal(settings.journal)
-    state.restore(journal.read(time.time() - settings.retention_s))
+    now_s = time.time()
+    state.restore(journal.read(now_s - settings.retention_s), now_s)
     app.add_routes([web.post("/scrapers/{scraper}/jobs", _submit), web.get("/jobs/{job_id}", _poll), *control.routes()])
     return app
 
@@ -75,7 +76,9 @@ async def run(settings: EmulatorSettings, host: str, port: int) -> None:
 async def _answers(request: web.Request, handler: _Handler) -> web.StreamResponse:
     """Everything that is common to the answers: errors in the documented shape, and their delay."""
     settings = request.app[STATE].settings
-    if settings.max_url_bytes and len(request.raw_path) > settings.max_url_bytes:
+    # Whatever is set, it can be watched and set otherwise.
+    is_control = request.path.startswith("/_emulator/")
+    if settings.max_url_bytes and len(request.raw_path) > settings.max_url_bytes and not is_control:
         return json_answer(414, problem("URI too long."))
     try:
         response = await handler(request)
@@ -83,7 +86,7 @@ async def _answers(request: web.Request, handler: _Handler) -> web.StreamRespons
         response = json_answer(refusal.status, problem(refusal.detail))
     except web.HTTPException as error:
         response = json_answer(error.status, problem(error.reason))
-    if settings.answer_delay_s and not request.path.startswith("/_emulator/"):
+    if settings.answer_delay_s and not is_control:
         await asyncio.sleep(settings.answer_delay_s)
     return response
 
@@ -137,7 +140,10 @@ async def _poll(request: web.Request) -> web.StreamResponse:
 
 
 async def _carry_out(request: web.Request, fault: Fault) -> web.StreamResponse:
-    settings = request.app[STATE].settings
+    state = request.app[STATE]
+    settings = state.settings
+    # Now, not when it was chosen: what breaks a rule is refused, and meets no fault that takes the job.
+    state.faults.met[fault] += 1
     return await carry_out(request, fault, hang_s=settings.hang_s, retry_after_s=settings.retry_after_s)
 
 

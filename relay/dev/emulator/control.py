@@ -15,6 +15,8 @@ from relay.dev.emulator.settings import EmulatorSettings
 from relay.dev.emulator.state import State
 
 STATE = web.AppKey("state", State)
+#: Read at the start only.
+_FIXED = ("journal", "seed")
 _COUNTS = ("submits", "polls", "rate_limited", "credit_limited")
 
 
@@ -91,9 +93,13 @@ async def _change(request: web.Request) -> web.Response:
     if unknown:
         raise Refusal(422, f"There is no setting {min(unknown)!r}.")
     try:
-        state.settings = EmulatorSettings.load(**state.settings.model_dump() | changes)
+        changed = EmulatorSettings.load(**state.settings.model_dump() | changes)
     except ConfigurationError as error:
         raise Refusal(422, str(error)) from None
+    for name in _FIXED:
+        if getattr(changed, name) != getattr(state.settings, name):
+            raise Refusal(422, f"{name} cannot be changed while it runs.")
+    state.settings = changed
     if "fault_sequence" in changes:
         state.faults.put_in_line(state.settings.fault_sequence)
     return await _show(request)

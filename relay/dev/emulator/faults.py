@@ -28,7 +28,7 @@ class Faults:
     def __init__(self, rng: random.Random, sequence: Iterable[Fault]) -> None:
         self._rng = rng
         self._line: dict[str, deque[Fault]] = {}
-        #: How often each fault was met.
+        #: How often each fault was carried out.
         self.met: Counter[Fault] = Counter()
         self.put_in_line(sequence)
 
@@ -41,14 +41,21 @@ class Faults:
     def next(self, call: str, shares: Mapping[Fault, float]) -> Fault | None:
         """The fault of the next `submit` or `poll`; None where all goes well."""
         line = self._line[call]
-        if line:
-            fault: Fault | None = line.popleft()
-        else:
-            fault = next((f for f, share in shares.items() if f.call == call and self._rng.random() < share), None)
-        if fault is None or fault.kind == "ok":
+        fault = line.popleft() if line else self._drawn(call, shares)
+        return None if fault is None or fault.kind == "ok" else fault
+
+    def _drawn(self, call: str, shares: Mapping[Fault, float]) -> Fault | None:
+        possible = [(fault, share) for fault, share in shares.items() if fault.call == call]
+        if not possible:
+            # No draw: what else is drawn stays repeatable, however often is polled.
             return None
-        self.met[fault] += 1
-        return fault
+        # One draw for all: with one for each, the later ones would get a share of what the earlier ones left.
+        drawn = self._rng.random()
+        for fault, share in possible:
+            if drawn < share:
+                return fault
+            drawn -= share
+        return None
 
 
 async def carry_out(request: web.Request, fault: Fault, *, hang_s: float, retry_after_s: int) -> web.StreamResponse:

@@ -119,6 +119,10 @@ class EmulatorSettings(BaseSettings):
     def _shares(cls, value: Mapping[Fault, float]) -> Mapping[Fault, float]:
         if any(not 0 <= share <= 1 for share in value.values()):
             raise ValueError("shares are 0 to 1")
+        for call in ("submit", "poll"):
+            # What is written in decimals may add up to a little more than it should.
+            if sum(share for fault, share in value.items() if fault.call == call) > 1 + 1e-9:
+                raise ValueError(f"the shares of a {call} are at most 1 together")
         return value
 
     @classmethod

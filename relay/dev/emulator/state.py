@@ -119,10 +119,11 @@ class State:
         self._forget(now_s)
         return job
 
-    def restore(self, jobs: Iterable[EmulatedJob]) -> None:
+    def restore(self, jobs: Iterable[EmulatedJob], now_s: float) -> None:
         """Know jobs that were taken before a restart."""
         for job in jobs:
             self._take(job)
+        self._forget(now_s)
 
     def find(self, job_id: str, now_s: float) -> EmulatedJob | None:
         """A job that is still known."""
