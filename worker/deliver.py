@@ -17,7 +17,7 @@ from relay.core.egress import (
 from relay.core.model import Attempt, AttemptOutcome, ClientName, DeliveryStatus
 from relay.core.policy import Delivered, Exhausted, Gone, RetryAfter
 from relay.core.retry_after import parse_retry_after
-from relay.core.store.work import DeliverClaim, Refused, Save, saved_attempt
+from relay.core.store.work import DeliverClaim, News, Refused, Save, Saved, saved_attempt
 from worker.context import Context
 from worker.runner import Kind
 
@@ -71,8 +71,16 @@ class Deliverer:
         save = self._decide(claim, attempt, retry_after_ms, message)
         context.metrics.attempts.labels(attempt.outcome.value).inc()
         context.metrics.attempt_seconds.observe(attempt.duration_ms / 1000)
-        if isinstance(await context.saver.save(save), Refused):
-            context.metrics.refused.labels("deliver").inc()
+        match await context.saver.save(save):
+            case Refused():
+                context.metrics.refused.labels("deliver").inc()
+            case Saved(news=News() as news):
+                self._announce(news, claim, message.callback.destination)
+
+    def _announce(self, news: News, claim: DeliverClaim, destination: str) -> None:
+        self._context.metrics.destination_changes.labels(news.value).inc()
+        say = log.info if news is News.RECOVERED else log.warning
+        say(f"destination {news.value}", client=claim.client, destination=destination)
 
     def _decide(self, claim: DeliverClaim, attempt: Attempt, retry_after_ms: int | None, message: Message) -> Save:
         decision = policy.after_attempt(

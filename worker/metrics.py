@@ -23,6 +23,16 @@ class WorkerMetrics:
         self.credits = self._counter("upstream_credits", "Credits that finished jobs used.", "client")
         self.unauthorized = self._counter("upstream_unauthorized", "Submits that the upstream refused the key of.")
         self.due = Gauge("due", "Entries that are due now.", ("kind",), namespace=NAMESPACE, registry=self.registry)
+        self.destinations = Gauge(
+            "destinations",
+            "Destinations whose callbacks wait, by why.",
+            ("state",),
+            namespace=NAMESPACE,
+            registry=self.registry,
+        )
+        self.destination_changes = self._counter(
+            "destination_changes", "Destinations that became unresponsive or paused, or recovered.", "change"
+        )
         self.running = Gauge("steps_running", "Steps under way.", namespace=NAMESPACE, registry=self.registry)
         self.attempt_seconds = self._histogram(
             "callback_attempt_duration_seconds", "Time that one attempt took.", _SECONDS

@@ -95,4 +95,7 @@ class Pump:
         due.labels("submit").set(sum(seen.due for seen in look.clients.values()))
         due.labels("poll").set(look.poll)
         due.labels("deliver").set(look.deliver)
+        destinations = self._context.metrics.destinations
+        destinations.labels("unresponsive").set(look.unresponsive)
+        destinations.labels("paused").set(look.paused)
         self._context.metrics.running.set(self._context.runner.running())

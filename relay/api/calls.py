@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from relay.api import documents as d
 from relay.api import schemas as s
 from relay.api.parameters import DEFAULT_LIMIT, MAX_LIMIT, MAX_WAIT_S
-from relay.core.model import DeliveryStatus, JobStatus
+from relay.core.model import DeliveryStatus, DestinationState, JobStatus
 
 #: What any call of a client's may answer.
 _CLIENT = ("unauthorized", "store_unavailable")
@@ -67,6 +67,12 @@ def _repeated(values: Sequence[str]) -> Mapping[str, Any]:
     return {"type": "array", "items": {"type": "string", "enum": list(values)}}
 
 
+_LIMIT = _query(
+    "limit",
+    {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": DEFAULT_LIMIT},
+    "How many are answered at most.",
+)
+_DESTINATION = _path("destination", "`host:port`, as in the list.")
 _JOB = _path("id", "The job's id.")
 _BATCH = _path("id", "The batch's id.")
 _KEY = _header(
@@ -103,11 +109,7 @@ CALLS: tuple[Call, ...] = (
                 {"type": "string", "pattern": "^batch_[0-7][0-9a-hjkmnp-tv-z]{25}$"},
                 "Only jobs of this batch.",
             ),
-            _query(
-                "limit",
-                {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": DEFAULT_LIMIT},
-                "How many jobs a page has at most.",
-            ),
+            _LIMIT,
             _query(
                 "cursor",
                 {"type": "string", "pattern": "^[A-Za-z0-9_-]{52}$"},
@@ -171,6 +173,27 @@ CALLS: tuple[Call, ...] = (
         success={202: Success("The callback is due.", d.Batch)},
         problems=(*_CLIENT, "not_found", "not_redeliverable"),
         parameters=[_BATCH],
+    ),
+    Call(
+        *("GET", "/v1/destinations", "listDestinations", "See how receivers fare", "Deliveries"),
+        success={200: Success("Where callbacks went in the last 30 days, the last first.", d.DestinationList)},
+        problems=(*_CLIENT, "invalid_request"),
+        parameters=[
+            _query("state", _repeated(list(DestinationState)), "Only destinations in one of these states."),
+            _LIMIT,
+        ],
+    ),
+    Call(
+        *("GET", "/v1/destinations/{destination}", "getDestination", "See how one receiver fares", "Deliveries"),
+        success={200: Success("The destination.", d.DestinationDocument)},
+        problems=(*_CLIENT, "not_found"),
+        parameters=[_DESTINATION],
+    ),
+    Call(
+        *("POST", "/v1/destinations/{destination}/resume", "resumeDestination", "Send what waits", "Deliveries"),
+        success={200: Success("Its failures are forgotten, and what waits for it is due.", d.DestinationDocument)},
+        problems=(*_CLIENT, "not_found"),
+        parameters=[_DESTINATION],
     ),
     Call(
         *("GET", "/v1/events", "streamEvents", "Follow changes as they happen", "Events"),

@@ -9,6 +9,7 @@ from relay.core.model import (
     AttemptOutcome,
     CallbackFormat,
     DeliveryStatus,
+    DestinationState,
     ErrorCode,
     EventType,
     JobStatus,
@@ -160,6 +161,31 @@ class Batch(_Document):
     completed_at: Moment | None
 
 
+class DestinationDocument(_Document):
+    """How the callbacks to one host and port fare."""
+
+    destination: Annotated[str, Field(description="`host:port`.", examples=["hooks.example.com:443"])]
+    state: Annotated[
+        DestinationState,
+        Field(
+            description="`unresponsive`: nobody answers, callbacks wait and one is tried now and then. "
+            "`paused`: it has failed for days, the same but seldom. Nothing is dropped meanwhile."
+        ),
+    ]
+    failures: Annotated[int, Field(ge=0, description="Failed attempts since the last success.")]
+    failing_since: Moment | None
+    last_success_at: Moment | None
+    last_failure_at: Moment | None
+    next_try_at: Annotated[Moment | None, Field(description="When one of the callbacks that wait is tried.")]
+    waiting: Annotated[int, Field(ge=0, description="Callbacks that are due and wait for the destination.")]
+
+
+class DestinationList(_Document):
+    """Destinations, the one that was tried last first."""
+
+    data: list[DestinationDocument]
+
+
 class Health(_Document):
     """The service's own state."""
 
@@ -232,5 +258,6 @@ class BatchCloudEvent(_CloudEvent):
 
 DOCUMENTS: tuple[type[BaseModel], ...] = (
     *(Job, JobPage, AttemptList, Count, AcceptedBatch, Batch, Health, ProblemDocument),
+    *(DestinationDocument, DestinationList),
     *(JobEvent, BatchEvent, JobCloudEvent, BatchCloudEvent),
 )

@@ -13,6 +13,7 @@ from relay.core.model import BATCH_PREFIX, JOB_PREFIX, BatchId, JobId
 _ULID = r"[0-7][0-9a-hjkmnp-tv-z]{25}"
 _JOB_ID = re.compile(JOB_PREFIX + _ULID)
 _BATCH_ID = re.compile(BATCH_PREFIX + _ULID)
+_DESTINATION = re.compile(r"(?:[a-z0-9._-]{1,253}|\[[0-9a-f:.]{2,45}\]):[0-9]{1,5}")
 #: The shape of a JSON number, without its sign.
 _NUMBER = re.compile(r"(0|[1-9][0-9]{0,8})(\.[0-9]{1,64})?([eE][+-]?[0-9]{1,3})?")
 _LIMIT = re.compile(r"[1-9][0-9]{0,3}")
@@ -32,6 +33,14 @@ def job_id(request: web.Request) -> JobId:
 def batch_id(request: web.Request) -> BatchId:
     """The batch that the path names. Raises Problem (404) where it cannot be one."""
     return BatchId(_id(request, _BATCH_ID))
+
+
+def destination_name(request: web.Request) -> str:
+    """The destination that the path names, `host:port`. Raises Problem (404) where it cannot be one."""
+    text = request.match_info["destination"].lower()
+    if not _DESTINATION.fullmatch(text):
+        raise not_found()
+    return text
 
 
 def _id(request: web.Request, pattern: re.Pattern[str]) -> str:

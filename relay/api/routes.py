@@ -2,7 +2,7 @@
 
 from aiohttp import web
 
-from relay.api import batches, deliveries, docs, events, health, jobs, results
+from relay.api import batches, deliveries, destinations, docs, events, health, jobs, results
 from relay.api.answers import Handler, for_client
 from relay.api.middleware import expect
 
@@ -20,6 +20,9 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("POST", "/v1/batches", for_client(batches.submit)),
     ("GET", "/v1/batches/{id}", for_client(batches.read)),
     ("POST", "/v1/batches/{id}/redeliver", for_client(batches.redeliver)),
+    ("GET", "/v1/destinations", for_client(destinations.find)),
+    ("GET", "/v1/destinations/{destination}", for_client(destinations.read)),
+    ("POST", "/v1/destinations/{destination}/resume", for_client(destinations.resume)),
     ("GET", "/v1/events", for_client(events.stream)),
     ("GET", "/v1/results/{token}", results.read),
     ("GET", "/healthz", health.alive),

@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from relay import __version__
-from relay.cli import batch, demo, dev, jobs, services, submit
+from relay.cli import batch, demo, destinations, dev, jobs, services, submit
 from relay.cli.failures import ClientError, Refused, Unreachable
 from relay.cli.inputs import InputError
 from relay.cli.render import clean
@@ -52,6 +52,7 @@ _COMMANDS: Sequence[tuple[Callable[..., None], str | None]] = (
     (batch.batch, batch.MORE),
     (jobs.jobs, jobs.MORE),
     (jobs.redeliver, jobs.MORE_REDELIVER),
+    (destinations.destinations, destinations.MORE),
     (services.listen, None),
     (services.serve, None),
     (services.worker, None),

@@ -12,7 +12,7 @@ from http import HTTPStatus
 from ipaddress import ip_address
 from types import TracebackType
 from typing import Self
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import aiohttp
 
@@ -155,6 +155,16 @@ class RelayClient:
         """Repeat the callbacks that `selection` names; returns how many."""
         answer = await self._call("POST", "v1/jobs/redeliver", body=selection)
         return int(answer["count"])
+
+    async def destinations(self, states: Sequence[str] = (), limit: int = 50) -> list[Document]:
+        """Where callbacks went, and how they fare there; at most 200."""
+        query = [*(("state", state) for state in states), ("limit", str(limit))]
+        answer = await self._call("GET", "v1/destinations", query=query)
+        return list(answer["data"])
+
+    async def resume_destination(self, name: str) -> Document:
+        """Have what waits for `host:port` sent."""
+        return await self._call("POST", f"v1/destinations/{quote(name, safe='')}/resume")
 
     async def _submit(self, path: str, body: Document, idempotency_key: str | None, within_s: float) -> Document:
         key = uuid.uuid4().hex if idempotency_key is None else idempotency_key

@@ -19,7 +19,9 @@ from relay.dev.inbox import Received
 _STYLES = {
     **dict.fromkeys(("done", "delivered", "job.completed", "batch.completed"), "green"),
     **dict.fromkeys(("failed", "timed_out", "exhausted", "gone", "job.failed", "job.timed_out"), "red"),
-    **dict.fromkeys(("pending", "retrying"), "yellow"),
+    **dict.fromkeys(("pending", "retrying", "failing"), "yellow"),
+    **dict.fromkeys(("unresponsive", "paused"), "red"),
+    "healthy": "green",
     **dict.fromkeys(("queued", "waiting", "skipped", "cancelled"), "bright_black"),
 }
 _EXCERPT = 60
@@ -159,6 +161,21 @@ def job_row(job: Mapping[str, Any]) -> list[str]:
         str(job.get("scraper", "")),
         str(job.get("created_at", "")),
         excerpt(str(job.get("prompt", ""))),
+    ]
+
+
+DESTINATION_COLUMNS = ("destination", "state", "failures", "failing since", "next try", "waiting")
+
+
+def destination_row(destination: Mapping[str, Any]) -> list[str]:
+    """One destination as a row of DESTINATION_COLUMNS."""
+    return [
+        str(destination.get("destination", "")),
+        str(destination.get("state", "")),
+        str(destination.get("failures", "")),
+        str(destination.get("failing_since") or ""),
+        str(destination.get("next_try_at") or ""),
+        str(destination.get("waiting", "")),
     ]
 
 

@@ -204,6 +204,37 @@ class Batch:
     delivery: Delivery | None
 
 
+class DestinationState(StrEnum):
+    """How the callbacks to one destination of a client fare."""
+
+    #: The last attempt got through.
+    HEALTHY = "healthy"
+    #: The last attempt failed; callbacks go out by their schedules.
+    FAILING = "failing"
+    #: Nobody answers: callbacks wait, and one is tried now and then.
+    UNRESPONSIVE = "unresponsive"
+    #: It has failed for days: the same, and seldom.
+    PAUSED = "paused"
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """How one destination of a client fares."""
+
+    #: `host:port`.
+    name: str
+    state: DestinationState
+    #: Failed attempts since the last success.
+    failures: int
+    failing_since_ms: int | None
+    last_success_ms: int | None
+    last_failure_ms: int | None
+    #: When callbacks are tried again that wait because of its state.
+    next_try_ms: int | None
+    #: Callbacks that are due and wait, for that or because as many attempts as may be are under way.
+    waiting: int
+
+
 @dataclass(frozen=True, slots=True)
 class Attempt:
     """One POST to a callback URL, as the log has it."""

@@ -94,13 +94,21 @@ class Settings(BaseSettings):
     )
 
     redis_url: str = Field(
-        "redis://127.0.0.1:6379/0", description="The store: redis://, rediss:// or unix://, with the database."
+        "redis://127.0.0.1:6379/0",
+        description="The store: `redis://`, `rediss://` or `unix://`, with the database; with Sentinel "
+        "`redis+sentinel://HOST:PORT,HOST:PORT/NAME/DATABASE`.",
     )
     key_prefix: str = Field(
         "relay:", pattern=r"^[A-Za-z0-9_.:{}-]{1,32}$", description="What every key in the store begins with."
     )
     durability: Literal["normal", "strict"] = Field(
         "normal", description="`strict` waits until the append-only file is synced before a job is accepted."
+    )
+    durable_replicas: int = Field(
+        0,
+        ge=0,
+        le=10,
+        description="With `strict`: replicas that must have synced too, so that a failover loses nothing.",
     )
     store_timeout_s: float = Field(5.0, gt=0, le=60, description="The longest wait for one answer of the store.")
 
@@ -145,6 +153,24 @@ class Settings(BaseSettings):
     )
     callback_concurrency: int = Field(
         50, ge=1, description="Attempts at one destination that may run at once, over all workers."
+    )
+
+    destination_closes_after: int = Field(
+        10,
+        ge=0,
+        description="Attempts in a row without answer after which a destination is left alone for a while; 0: never.",
+    )
+    destination_closed_s: float = Field(
+        60.0,
+        gt=0,
+        le=3600,
+        description="The longest that it is left alone then, and at most a tenth of the schedule's longest delay.",
+    )
+    destination_pauses_after_s: float = Field(
+        259_200.0, ge=1, description="A destination that fails for so long is paused: its callbacks wait."
+    )
+    destination_paused_try_s: float = Field(
+        3_600.0, ge=1, description="How often a paused destination is tried all the same."
     )
 
     poll_min_interval_s: float = Field(1.0, ge=0.1, description="Never poll a job more often than this.")

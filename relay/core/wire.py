@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from relay.core.model import Attempt, Batch, DeliveryStatus, Job, JobStatus
+from relay.core.model import Attempt, Batch, DeliveryStatus, Destination, Job, JobStatus
 
 
 def iso(ms: int | None) -> str | None:
@@ -88,6 +88,20 @@ def attempt_document(attempt: Attempt) -> dict[str, object]:
         "http_status": attempt.http_status,
         "response_excerpt": attempt.response_excerpt,
         "error": attempt.error,
+    }
+
+
+def destination_document(destination: Destination) -> dict[str, object]:
+    """How a destination fares, ready for `encode`."""
+    return {
+        "destination": destination.name,
+        "state": destination.state,
+        "failures": destination.failures,
+        "failing_since": iso(destination.failing_since_ms),
+        "last_success_at": iso(destination.last_success_ms),
+        "last_failure_at": iso(destination.last_failure_ms),
+        "next_try_at": iso(destination.next_try_ms),
+        "waiting": destination.waiting,
     }
 
 

@@ -280,7 +280,7 @@ class Snapshot:
                 continue
             expected = {
                 "submit": f"due:submit:{job['c']}",
-                "parked": f"parked:{job['dest']}",
+                "parked": f"parked:{where_of(job)}",
             }.get(job["k"], f"due:{job['k']}")
             assert places == [expected], (job_id, job["s"], job["d"], places, expected)
             kinds = {"queued": {"submit"}, "pending": {"poll"}}.get(job["s"], {"deliver", "parked"})
@@ -296,7 +296,7 @@ class Snapshot:
             elif "ct" not in batch:
                 expected_places = []
             elif batch["d"] in LIVE_DELIVERIES:
-                expected_places = [f"parked:{batch['dest']}" if batch["k"] == "parked" else "due:deliver"]
+                expected_places = [f"parked:{where_of(batch)}" if batch["k"] == "parked" else "due:deliver"]
             else:
                 expected_places = ["due:purge"]
             assert places == expected_places, (batch_id, batch["d"], places)
@@ -357,14 +357,16 @@ class Snapshot:
                     assert {k: v for k, v in counted.items() if v} == dict(truth), batch_id
 
     def _check_permits(self, permits: int) -> None:
-        under_way = {self.records[thing_id]["dest"] for thing_id in self.sets.get("due:deliver", {})}
+        # Or its gate is closed, and opens by itself.
+        under_way = {where_of(self.records[thing_id]) for thing_id in self.sets.get("due:deliver", {})}
+        under_way |= set(self.sets.get("wake", {}))
         for key, members in self.sets.items():
             kind, _, destination = key.partition(":")
             if kind == "flight":
                 assert len(members) <= permits, (key, len(members))
                 for thing_id in members:
                     assert thing_id in self.sets.get("due:deliver", {}), (key, thing_id, "holds a permit for nothing")
-                    assert self.records[thing_id]["dest"] == destination
+                    assert where_of(self.records[thing_id]) == destination
             elif kind == "parked":
                 assert destination in under_way, f"{key} has nobody to release it"
 
@@ -382,6 +384,11 @@ class Snapshot:
             for batch_id, batch in self.batches().items():
                 if batch["c"] == client and batch["live"] == "1":
                     assert seen.get(batch_id) == ("completed" if "ct" in batch else "open", batch["d"]), batch_id
+
+
+def where_of(record: Mapping[str, str]) -> str:
+    """The destination that a job's or batch's callback goes to, as keys of the store name it."""
+    return f"{record['c']}/{record['dest']}"
 
 
 def _follows(kind: str, before: tuple[str, str] | None, after: tuple[str, str]) -> bool:
@@ -433,7 +440,7 @@ for _, key in ipairs(redis.call('KEYS', KEYS[1] .. '*')) do
     local members = redis.call('ZRANGE', key, 0, -1, 'WITHSCORES')
     for i = 1, #members, 2 do redis.call('ZADD', key, int(members[i + 1] - ms), members[i]) end
   elseif kind == 'hash' then
-    local fields = {'le', 'dl', 'st', 'ct', 'oa', 'nx', 'dt', 'until'}
+    local fields = {'le', 'dl', 'st', 'ct', 'oa', 'nx', 'dt', 'until', 'since', 'ok', 'bad', 'till', 'p'}
     if not string.find(name, '^acct:') then fields[#fields + 1] = 't' end
     for _, field in ipairs(fields) do
       local value = redis.call('HGET', key, field)

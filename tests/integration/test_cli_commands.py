@@ -306,3 +306,19 @@ def test_what_is_wrong_with_a_batch_is_named_by_its_line(cli: Cli, dev: Running)
     assert "jobs.csv, line 4, country: " in done.err
     (dev.folder / "long.txt").write_text(f"fine\n{'x' * 4001}\n")
     assert "long.txt, line 2: " in cli("batch", "long.txt", "-s", "grok").err
+
+
+def test_destinations(cli: Cli, dev: Running) -> None:
+    """Receivers are listed with their state, and can be resumed; an unknown one is a no."""
+    job_id = cli("submit", "hello", "-s", "chatgpt").out.strip()
+    when(cli, job_id, "delivered", attempts=1)
+    [found] = [d for d in cli("destinations", "--json").document["data"] if d["state"] == "healthy"]
+    assert re.fullmatch(r"127\.0\.0\.1:[0-9]+", found["destination"])
+    table = cli("destinations").out.splitlines()
+    assert table[0].split("\t")[:2] == ["destination", "state"]
+    assert found["destination"] in [line.split("\t")[0] for line in table]
+    resumed = cli("destinations", "--resume", found["destination"], "--json")
+    assert (resumed.code, resumed.document["data"][0]["state"]) == (0, "healthy")
+    refused = cli("destinations", "--resume", "nowhere.example:443")
+    assert (refused.code, refused.out, len(refused.err.splitlines())) == (1, "", 1)
+    assert cli("destinations", "--state", "paused").err.strip() == "no destinations"

@@ -269,8 +269,8 @@ class TestPurge:
             await bench.store.attempts(ACME, job.id)
         assert await bench.store.result(job.id) is None
         left = await bench.snapshot()
-        assert set(left.records) <= {"acct:acme", "rate:acme"}
-        assert (left.sets, left.logs, left.strings) == ({}, {}, {})
+        assert set(left.records) <= {"acct:acme", "rate:acme", "health:acme/hooks.example:443"}
+        assert (set(left.sets), left.logs, left.strings) == ({"dests:acme"}, {}, {})
 
     async def test_no_more_than_asked_for(self, bench: Bench) -> None:
         """A purge is bounded, and says how many it deleted."""

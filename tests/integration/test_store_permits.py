@@ -33,12 +33,12 @@ async def fixture_bench(store_url: str) -> AsyncIterator[Bench]:
 
 async def parked(bench: Bench, destination: str = DEAD) -> int:
     """How many callbacks are parked."""
-    return int(await bench.raw.zcard(f"relay:parked:{destination}"))
+    return int(await bench.raw.zcard(f"relay:parked:acme/{destination}"))
 
 
 async def under_way(bench: Bench, destination: str = DEAD) -> int:
     """How many permits are taken, or kept for somebody."""
-    return int(await bench.raw.zcard(f"relay:flight:{destination}"))
+    return int(await bench.raw.zcard(f"relay:flight:acme/{destination}"))
 
 
 async def drain(bench: Bench) -> int:
@@ -78,9 +78,9 @@ async def test_the_oldest_are_released_first_and_all_in_the_end(bench: Bench) ->
     await bench.announced(7, destination=DEAD)
     await bench.work.begin_deliver(1)
     await bench.let_pass(LEASE_S)
-    line = await bench.raw.zrange(f"relay:parked:{DEAD}", 0, -1)
+    line = await bench.raw.zrange(f"relay:parked:acme/{DEAD}", 0, -1)
     assert await drain(bench) == 7
-    assert await bench.raw.exists(f"relay:parked:{DEAD}", f"relay:flight:{DEAD}") == 0
+    assert await bench.raw.exists(f"relay:parked:acme/{DEAD}", f"relay:flight:acme/{DEAD}") == 0
     snapshot = await bench.snapshot()
     assert all(job["d"] == "delivered" for job in snapshot.jobs().values())
     order = sorted(line, key=lambda job_id: int(snapshot.records[job_id]["dt"]))
@@ -215,7 +215,7 @@ async def test_a_batchs_callback_is_parked_and_released(bench: Bench) -> None:
     accepted = await bench.store.accept_batch(make_admission(), [make_spec(HEALTHY)], own)
     await bench.store.cancel(ACME, accepted.job_ids[0])
     assert await bench.work.begin_deliver(10) == []
-    assert await bench.places(accepted.batch_id) == [f"parked:{DEAD}"]
+    assert await bench.places(accepted.batch_id) == [f"parked:acme/{DEAD}"]
     await bench.work.save([delivered(claim) for claim in holders])
     [claim] = await bench.work.begin_deliver(10)
     assert claim.lease.id == accepted.batch_id

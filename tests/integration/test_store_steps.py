@@ -325,11 +325,11 @@ class TestCarryingOn:
         assert isinstance(carried, Carried)
         assert await told(bench, carried.claim)
         assert (carried.claim.attempt, carried.claim.turn) == (1, 1)
-        assert await bench.raw.zcard("relay:flight:hooks.example:443") == 1
+        assert await bench.raw.zcard("relay:flight:acme/hooks.example:443") == 1
         assert await bench.work.begin_deliver(10) == []
         assert await bench.work.renew([carried.claim.lease]) == []
         assert await bench.work.save([delivered(carried.claim)]) == [Saved()]
-        assert await bench.raw.exists("relay:flight:hooks.example:443") == 0
+        assert await bench.raw.exists("relay:flight:acme/hooks.example:443") == 0
 
     async def test_a_repeat_after_a_lost_reply_is_the_same_claim(self, bench: Bench) -> None:
         """The repeated save opens no second attempt; after another has taken over, it only says that it is saved."""
@@ -507,9 +507,9 @@ class TestRenewAndRelease:
         await bench.announced()
         [claim] = await bench.work.begin_deliver(10)
         await bench.let_pass(LEASE_S)
-        await bench.raw.zremrangebyscore("relay:flight:hooks.example:443", "-inf", "+inf")
+        await bench.raw.zremrangebyscore("relay:flight:acme/hooks.example:443", "-inf", "+inf")
         assert await bench.work.renew([claim.lease]) == []
-        assert await bench.raw.zcard("relay:flight:hooks.example:443") == 1
+        assert await bench.raw.zcard("relay:flight:acme/hooks.example:443") == 1
 
     async def test_a_released_submit_was_never_begun(self, bench: Bench) -> None:
         """Releasing undoes the note and the count of submits, and the job is due at once."""
@@ -536,7 +536,7 @@ class TestRenewAndRelease:
         [job] = await bench.announced()
         [claim] = await bench.work.begin_deliver(1)
         await bench.work.release([claim.lease], delay_ms=30_000)
-        assert await bench.raw.exists("relay:flight:hooks.example:443") == 0
+        assert await bench.raw.exists("relay:flight:acme/hooks.example:443") == 0
         assert await bench.work.begin_deliver(1) == []
         await bench.let_pass(30)
         [again] = await bench.work.begin_deliver(1)

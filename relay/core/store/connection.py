@@ -6,7 +6,7 @@ Alone imports redis. Every wait is bounded, and what the store cannot do now sur
 import asyncio
 import hashlib
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from importlib.resources import files
 from typing import Any, TypeVar
 
@@ -28,19 +28,24 @@ _CONNECTIONS = 64
 _OLDEST = 7
 
 _LUA = files("relay.core.store") / "lua"
-#: Scripts that open or end attempts are built on delivery.lua besides lib.lua.
-_ON_DELIVERY = frozenset({"begin_deliver", "save"})
+#: What scripts are built on besides lib.lua: those that open or end attempts, and those that touch permits.
+_PARTS: Mapping[str, tuple[str, ...]] = {
+    "begin_deliver": ("destination", "delivery"),
+    "save": ("destination", "delivery"),
+    "release": ("destination",),
+    "resume": ("destination",),
+}
 #: Scripts that free memory, or that finish what was accepted, run in a full store too: it would stay full otherwise.
 _ALLOW_OOM = frozenset(
     {
         *("begin_submit", "begin_poll", "begin_deliver", "save", "renew", "release", "look", "pause", "enlist"),
-        *("cancel", "purge", "drop_staged"),
+        *("cancel", "purge", "drop_staged", "resume"),
     }
 )
 
 
 def _source(name: str) -> str:
-    parts = ["lib", "delivery", name] if name in _ON_DELIVERY else ["lib", name]
+    parts = ("lib", *_PARTS.get(name, ()), name)
     head = "#!lua flags=allow-oom\n" if name in _ALLOW_OOM else ""
     return head + "".join((_LUA / f"{part}.lua").read_text() for part in parts)
 

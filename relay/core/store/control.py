@@ -1,7 +1,7 @@
 """What a client may do to what it has: cancel and redeliver."""
 
 from relay.core.errors import Conflict, NotFound, NotRedeliverable
-from relay.core.model import Batch, BatchId, ClientName, DeliveryStatus, Job, JobId
+from relay.core.model import Batch, BatchId, ClientName, DeliveryStatus, Destination, Job, JobId
 from relay.core.store.connection import Connection
 from relay.core.store.intake import Intake
 from relay.core.store.queries import COMBINATIONS
@@ -51,6 +51,12 @@ class Control(Intake):
             raise NotFound(thing_id)
         if answer == _NOT_ENDED:
             raise NotRedeliverable("there is no ended delivery to repeat")
+
+    async def resume_destination(self, client: ClientName, name: str) -> Destination:
+        """Send what waits for a destination, as if it had never failed. Raises NotFound, StoreUnavailable."""
+        if not await self._db.run("resume", client, name):
+            raise NotFound(name)
+        return await self.destination(client, name)
 
     async def redeliver_many(
         self,

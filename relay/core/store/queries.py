@@ -5,11 +5,24 @@ from dataclasses import dataclass
 from typing import Any
 
 from relay.core.errors import NotFound
-from relay.core.model import Attempt, Batch, BatchId, ClientName, DeliveryStatus, Job, JobId, JobStatus
+from relay.core.model import (
+    Attempt,
+    Batch,
+    BatchId,
+    ClientName,
+    DeliveryStatus,
+    Destination,
+    DestinationState,
+    Job,
+    JobId,
+    JobStatus,
+)
 from relay.core.store import records
 from relay.core.store.connection import Connection
 
 _STAGED = b"staged"
+#: Destinations that are looked at in one trip.
+_DESTINATIONS = 200
 
 _AFTER_OUTCOME = tuple(d for d in DeliveryStatus if d is not DeliveryStatus.WAITING)
 #: Which delivery statuses go with which status: the index sets that can exist.
@@ -137,6 +150,46 @@ class Queries:
         """The JSON bytes of a job's result, whoever's it is; None once it is purged. Raises StoreUnavailable."""
         stored = await self._db.call(lambda: self._db.redis.get(self._db.key(f"res:{job_id}")))
         return records.unpack_result(stored) if stored is not None else None
+
+    async def destinations(
+        self, client: ClientName, states: frozenset[DestinationState] = frozenset(), limit: int = 50
+    ) -> list[Destination]:
+        """Where a client's callbacks went in the last 30 days, the last one first. Raises StoreUnavailable."""
+        found: list[Destination] = []
+        start = 0
+        while len(found) < limit:
+            names = await self._db.call(
+                lambda at=start: self._db.redis.zrange(  # type: ignore[misc]  # bound early on purpose
+                    self._db.key(f"dests:{client}"), at, at + _DESTINATIONS - 1, desc=True
+                )
+            )
+            page = await self._destinations(client, [name.decode() for name in names])
+            found += [destination for destination in page if not states or destination.state in states]
+            if len(names) < _DESTINATIONS:
+                break
+            start += _DESTINATIONS
+        return found[:limit]
+
+    async def destination(self, client: ClientName, name: str) -> Destination:
+        """How one destination fares. Raises NotFound, StoreUnavailable."""
+        known = await self._db.call(lambda: self._db.redis.zscore(self._db.key(f"dests:{client}"), name))
+        if known is None:
+            raise NotFound(name)
+        [found] = await self._destinations(client, [name])
+        return found
+
+    async def _destinations(self, client: ClientName, names: Sequence[str]) -> list[Destination]:
+        async def read() -> Any:
+            pipe = self._db.redis.pipeline(transaction=False)
+            for name in names:
+                pipe.hmget(self._db.key(f"health:{client}/{name}"), records.HEALTH_FIELDS)
+                pipe.zcard(self._db.key(f"parked:{client}/{name}"))
+            return await pipe.execute()
+
+        answers = await self._db.call(read) if names else []
+        return [
+            records.destination_of_row(name, answers[2 * i], int(answers[2 * i + 1])) for i, name in enumerate(names)
+        ]
 
     async def check_writable(self) -> None:
         """Raises StoreUnavailable unless the store takes writes."""

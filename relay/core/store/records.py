@@ -18,6 +18,8 @@ from relay.core.model import (
     ClientName,
     Delivery,
     DeliveryStatus,
+    Destination,
+    DestinationState,
     ErrorCode,
     EventType,
     Job,
@@ -32,6 +34,9 @@ from relay.core.model import (
 JOB_FIELDS = (
     *("c", "s", "d", "spec", "t", "dl", "b", "up", "st", "ct", "ec", "em", "ru", "a", "nx", "dt"),
 )  # fmt: skip
+
+#: The fields of a destination's health that a Destination is made of, in the order in which rows have them.
+HEALTH_FIELDS = ("n", "since", "ok", "bad", "till", "p")
 
 _LETTERS = {
     EventType.JOB_COMPLETED: "c",
@@ -168,6 +173,28 @@ def batch_of_record(batch_id_: BatchId, record: Mapping[bytes, bytes]) -> Batch:
     )
 
 
+def destination_of_row(name: str, row: Sequence[bytes | None], waiting: int) -> Destination:
+    """A Destination from the values of `HEALTH_FIELDS`."""
+    failures, since, ok, bad, till, paused = (_int(value) for value in row)
+    state = DestinationState.HEALTHY
+    if failures:
+        state = DestinationState.FAILING
+    if till is not None:
+        state = DestinationState.UNRESPONSIVE
+    if paused is not None:
+        state = DestinationState.PAUSED
+    return Destination(
+        name=name,
+        state=state,
+        failures=failures or 0,
+        failing_since_ms=since,
+        last_success_ms=ok,
+        last_failure_ms=bad,
+        next_try_ms=till,
+        waiting=waiting,
+    )
+
+
 def encode_attempt(attempt: Attempt) -> bytes:
     """An entry of the attempts log."""
     return msgspec.json.encode(attempt)
@@ -178,9 +205,9 @@ def decode_attempt(data: bytes) -> Attempt:
     return _attempt_decoder.decode(data)
 
 
-def pack_save(save: Mapping[str, Any]) -> bytes:
-    """One save, as the script reads it."""
-    return msgspec.msgpack.encode(save)
+def pack(fields: Mapping[str, Any]) -> bytes:
+    """Named values for a script: it reads MessagePack. Text only, for its reader has no binary type."""
+    return msgspec.msgpack.encode(fields)
 
 
 def _int(value: bytes | None) -> int | None:

@@ -5,12 +5,14 @@ import math
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any
 
 import msgspec
 
 from relay.core.model import (
     Attempt,
+    AttemptOutcome,
     Batch,
     BatchId,
     ClientName,
@@ -30,9 +32,23 @@ from relay.core.store import records
 from relay.core.store.connection import Connection
 from relay.core.store.intake import CHUNK, Intake
 
+#: What an attempt says of its destination. A refused address costs nobody's time.
+_HEALTH: Mapping[AttemptOutcome, str] = {
+    AttemptOutcome.DELIVERED: "well",
+    AttemptOutcome.GONE: "well",
+    AttemptOutcome.HTTP_ERROR: "bad",
+    AttemptOutcome.BLOCKED_ADDRESS: "bad",
+    AttemptOutcome.TIMEOUT: "silent",
+    AttemptOutcome.CONNECTION_ERROR: "silent",
+    AttemptOutcome.TLS_ERROR: "silent",
+}
 #: A claim of callbacks brings their results along; no more than this at a time.
 _CLAIM_BYTES = 4 * 1024 * 1024
 _PURGE_LATER_MS = 60_000
+#: How long a destination at which nobody answers is left alone at first, and at most, as a share of the schedule's
+#: longest delay.
+_FIRST_CLOSED_S = 5.0
+_CLOSED_SHARE = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +124,9 @@ class Look:
     enlist: int
     purge: int
     clients: Mapping[ClientName, ClientLook]
+    #: Destinations that are left alone now, and, among them or about to be tried, those that are paused.
+    unresponsive: int = 0
+    paused: int = 0
 
 
 @dataclass(slots=True)
@@ -122,12 +141,25 @@ class Save:
 
     def packed(self) -> bytes:
         """The form that the script takes."""
-        return records.pack_save({"id": self.lease.id, "tok": self.lease.token, "n": self.nonce, **self.body})
+        return records.pack({"id": self.lease.id, "tok": self.lease.token, "n": self.nonce, **self.body})
+
+
+class News(StrEnum):
+    """What an attempt has changed for the destination that it went to."""
+
+    #: Nobody answers there: callbacks wait, and one is tried now and then.
+    UNRESPONSIVE = "unresponsive"
+    #: It has failed for days: the same, and seldom.
+    PAUSED = "paused"
+    #: Something got through again, and all that waited goes out.
+    RECOVERED = "recovered"
 
 
 @dataclass(frozen=True, slots=True)
 class Saved:
     """The transition is in the store."""
+
+    news: News | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +241,12 @@ def saved_attempt(
     claim: DeliverClaim, attempt: Attempt, status: DeliveryStatus, retry_after_ms: int | None = None
 ) -> Save:
     """An attempt has ended, and with it the delivery unless `retry_after_ms` says when the next one follows."""
-    body: dict[str, Any] = {"att": records.encode_attempt(attempt).decode(), "gen": claim.generation, "d": status.value}
+    body: dict[str, Any] = {
+        "att": records.encode_attempt(attempt).decode(),
+        "how": _HEALTH[attempt.outcome],
+        "gen": claim.generation,
+        "d": status.value,
+    }
     if retry_after_ms is None:
         body["due"] = "purge"
     else:
@@ -226,10 +263,7 @@ class WorkStore(Intake):
         self._numbers = itertools.count(1)
         self._lease_ms = round(settings.lease_s * 1000)
         self._permits = settings.callback_concurrency
-        self._attempts = len(settings.callback_schedule)
-        self._first_delay_ms = round(settings.callback_schedule[0] * 1000)
-        self._ttl_ms = round(settings.result_ttl_s * 1000)
-        self._undelivered_ttl_ms = round(settings.undelivered_ttl_s * 1000)
+        self._rules = records.pack(_delivery_rules(settings))
 
     @classmethod
     async def connect(cls, settings: Settings) -> "WorkStore":
@@ -257,14 +291,14 @@ class WorkStore(Intake):
         Raises StoreUnavailable.
         """
         pairs = [part for pair in keys.items() for part in pair]
-        now, counts, rows = await self._db.run("look", self.boot_id, *pairs)
+        now, counts, rows, unresponsive, paused = await self._db.run("look", self.boot_id, *pairs)
         self._db.saw_time(int(now))
         clients = {
             name: ClientLook(row[0], row[1], int(row[2]), Trouble(row[3].decode()) if row[3] else None)
             for name, row in zip(keys, rows, strict=True)
         }
         poll, deliver, enlist, purge = counts
-        return Look(int(now), poll, deliver, enlist, purge, clients)
+        return Look(int(now), poll, deliver, enlist, purge, clients, unresponsive, paused)
 
     async def pause(self, key_name: str, length_ms: int, why: Trouble) -> None:
         """Hold back every submit under an upstream key, on all workers. Raises StoreUnavailable."""
@@ -324,8 +358,7 @@ class WorkStore(Intake):
         while True:
             _, more, *rows = await self._begin(
                 "begin_deliver",
-                *(count, *self._claim(count), self._permits, self._attempts),
-                *(self._ttl_ms, self._undelivered_ttl_ms, self._events_kept, _CLAIM_BYTES, self._first_delay_ms),
+                *(self._rules, count, *self._claim(count)[:2], _CLAIM_BYTES),
             )
             # A large backlog is parked some at a time, so that the store's other clients get their turn.
             if rows or not more:
@@ -337,7 +370,7 @@ class WorkStore(Intake):
             next(self._numbers)
         return self.boot_id, number, self._lease_ms
 
-    async def _begin(self, script: str, *args: str | int) -> list[Any]:
+    async def _begin(self, script: str, *args: bytes | str | int) -> list[Any]:
         answer: list[Any] = await self._db.run(script, *args, repeat=False)
         self._db.saw_time(int(answer[0]))
         return answer
@@ -348,8 +381,7 @@ class WorkStore(Intake):
         """Apply transitions; each stands alone, and a repeat of the same Save does nothing. Raises StoreUnavailable."""
         answers = await self._db.run(
             "save",
-            *(self._events_kept, self._ttl_ms, self._undelivered_ttl_ms),
-            *(self._permits, self._lease_ms, self._first_delay_ms),
+            self._rules,
             *(part for save in saves for part in (save.packed(), save.result)),
         )
         return [_save_answer(answer) for answer in answers]
@@ -401,9 +433,32 @@ class WorkStore(Intake):
         return {name.decode(): float(value) for name, value in record.items()}
 
 
+def _delivery_rules(settings: Settings) -> dict[str, Any]:
+    """What the scripts that deliver go by; save.lua and destination.lua name them."""
+    longest_s = max(settings.callback_schedule)
+    # Holding back must not change a schedule out of recognition, whatever that is.
+    longest_closed_s = min(settings.destination_closed_s, longest_s * _CLOSED_SHARE)
+    return {
+        "kept": settings.events_kept,
+        "ttl": round(settings.result_ttl_s * 1000),
+        "undelivered": round(settings.undelivered_ttl_s * 1000),
+        "lease": round(settings.lease_s * 1000),
+        "permits": settings.callback_concurrency,
+        "attempts": len(settings.callback_schedule),
+        "first": round(settings.callback_schedule[0] * 1000),
+        "trip": settings.destination_closes_after,
+        "closed": round(min(_FIRST_CLOSED_S, longest_closed_s) * 1000),
+        "longest_closed": round(longest_closed_s * 1000),
+        "pause_after": round(settings.destination_pauses_after_s * 1000),
+        "paused_try": round(settings.destination_paused_try_s * 1000),
+    }
+
+
 def _save_answer(answer: Sequence[Any]) -> SaveAnswer:
     match answer[0]:
-        case b"saved" | b"again":
+        case b"saved":
+            return Saved(News(answer[2].decode()) if len(answer) > 2 else None)
+        case b"again":
             return Saved()
         case b"carried":
             return Carried(_deliver_claim(answer[2]))

@@ -1,12 +1,10 @@
 -- Claim due callbacks: token, lease, permit at the destination, number of the attempt.
 -- An attempt that its worker never ended is closed here; where it was the schedule's last, the delivery is exhausted.
--- What its destination has no permit for is parked, once, until one comes back.
--- ARGV: count boot number lease_ms permits attempts ttl_ms undelivered_ttl_ms kept max_bytes first_ms
+-- What its destination has no permit for is parked, once, until one comes back, or until its gate opens.
+-- ARGV: settings(a msgpack map, see save.lua) count boot number max_bytes
 -- Returns now, whether there is more to look at, then the attempts.
-local count, boot, number, lease = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
-local permits, attempts, undelivered = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[8])
-local cfg = {kept = ARGV[9], ttl = tonumber(ARGV[7]), first = tonumber(ARGV[11])}
-local max_bytes = tonumber(ARGV[10])
+local cfg = cmsgpack.unpack(ARGV[1])
+local count, boot, number, max_bytes = tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 local due = P .. 'due:deliver'
 local free, out, claimed, bytes = {}, {int(NOW), 0}, 0, 0
 -- Parking looks at more than it claims, so that one destination's backlog does not hide the others; at about 10 ms' worth.
@@ -18,12 +16,12 @@ local function cut_off(id, attempt, started)
   redis.call('HDEL', P .. id, 'oa')
 end
 
-local function claim(id, dest)
+local function claim(id, where)
   local token = boot .. '.' .. int(number)
   number = number + 1
-  redis.call('HSET', P .. id, 'tok', token, 'le', int(NOW + lease))
-  redis.call('ZADD', due, int(NOW + lease), id)
-  open_attempt(id, dest, NOW + lease)
+  redis.call('HSET', P .. id, 'tok', token, 'le', int(NOW + cfg.lease))
+  redis.call('ZADD', due, int(NOW + cfg.lease), id)
+  open_attempt(id, where, NOW + cfg.lease)
   local attempt = attempt_of(id, token)
   bytes = bytes + #(attempt[4] or '') + #(attempt[3][3] or '')
   out[#out + 1] = attempt
@@ -39,23 +37,32 @@ local function begin(id, score)
     return
   end
   if f[9] then cut_off(id, f[7], f[9]) end
+  local where = destination_of(r.c, r.dest)
   -- Its own permit: of the attempt that was cut off, or kept for it when it was unparked.
-  if redis.call('ZREM', P .. 'flight:' .. r.dest, id) == 1 and free[r.dest] then free[r.dest] = free[r.dest] + 1 end
-  if tonumber(f[8] or 0) >= attempts then
-    end_delivery(id, r, 'exhausted', undelivered, cfg)
-    unpark(r.dest, permits_free(r.dest, permits))
-    free[r.dest] = nil
+  if redis.call('ZREM', P .. 'flight:' .. where, id) == 1 then free[where] = nil end
+  if tonumber(f[8] or 0) >= cfg.attempts then
+    end_delivery(id, r, 'exhausted', cfg.undelivered, cfg)
+    unpark(where, cfg.permits)
+    free[where] = nil
     return
   end
   if f[9] then set_delivery(id, r, 'retrying', cfg) end
-  free[r.dest] = free[r.dest] or permits_free(r.dest, permits)
-  if free[r.dest] < 1 then
+  local till
+  if not free[where] then free[where], till = permits_free(where, cfg.permits) end
+  if free[where] < 1 then
     redis.call('HDEL', key, 'tok', 'le')
     enter(id, r.c, r.dest, 'deliver', 'parked', score)
+    if till then redis.call('ZADD', P .. 'wake', int(till), where) end
   else
-    free[r.dest] = free[r.dest] - 1
-    claim(id, r.dest)
+    free[where] = free[where] - 1
+    claim(id, where)
   end
+end
+
+-- Destinations whose closing is over: one callback of each is tried.
+for _, where in ipairs(redis.call('ZRANGEBYSCORE', P .. 'wake', '-inf', int(NOW), 'LIMIT', 0, 100)) do
+  redis.call('ZREM', P .. 'wake', where)
+  unpark(where, cfg.permits)
 end
 
 local looked, seen = 0, 0

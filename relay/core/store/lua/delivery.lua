@@ -3,12 +3,12 @@
 -- The fields that the callback is built from; the result travels beside them.
 local FIELDS = {'c', 's', 'spec', 't', 'dl', 'b', 'up', 'st', 'ct', 'ec', 'em', 'ru', 'g', 'a', 'ga', 'n', 'final'}
 
-local function open_attempt(id, dest, lease_end)
+local function open_attempt(id, where, lease_end)
   local key = P .. id
   redis.call('HINCRBY', key, 'a', 1)
   redis.call('HINCRBY', key, 'ga', 1)
   redis.call('HSET', key, 'oa', int(NOW))
-  redis.call('ZADD', P .. 'flight:' .. dest, int(lease_end), id)
+  redis.call('ZADD', P .. 'flight:' .. where, int(lease_end), id)
 end
 
 local function log_attempt(id, entry)

@@ -28,7 +28,7 @@ end
 
 local function due_key(kind, client, dest)
   if kind == 'submit' then return P .. 'due:submit:' .. client end
-  if kind == 'parked' then return P .. 'parked:' .. dest end
+  if kind == 'parked' then return P .. 'parked:' .. client .. '/' .. dest end
   return P .. 'due:' .. kind
 end
 
@@ -39,34 +39,6 @@ end
 local function emit(client, kept, kind, id, status, delivery, batch)
   redis.call('XADD', P .. 'ev:' .. client, 'MAXLEN', '~', kept, '*',
     'k', kind, 'i', id, 's', status, 'd', delivery, 'b', batch, 't', int(NOW))
-end
-
--- A permit at a destination is a member of flight:<dest>, scored by the end of the lease that holds it,
--- so that a killed worker's permits come back by themselves. Its holder is in due:deliver, so it is begun again, and
--- whatever becomes of it then releases what is parked: nothing stays parked while nobody is under way to release it.
-local function permits_free(dest, limit)
-  local key = P .. 'flight:' .. dest
-  redis.call('ZREMRANGEBYSCORE', key, '-inf', int(NOW))
-  return limit - redis.call('ZCARD', key)
-end
-
--- What leaves its parked set keeps the permit that it left for until it is begun, for a while, so that permits that come
--- back before that release one job each.
-local RESERVED_MS = 5000
-
-local function unpark(dest, count)
-  if count < 1 then return end
-  local popped = redis.call('ZPOPMIN', P .. 'parked:' .. dest, count)
-  for i = 1, #popped, 2 do
-    redis.call('HSET', P .. popped[i], 'k', 'deliver')
-    redis.call('ZADD', P .. 'due:deliver', popped[i + 1], popped[i])
-    redis.call('ZADD', P .. 'flight:' .. dest, int(NOW + RESERVED_MS), popped[i])
-  end
-end
-
-local function give_back(dest, id, limit)
-  redis.call('ZREM', P .. 'flight:' .. dest, id)
-  unpark(dest, permits_free(dest, limit))
 end
 
 -- Put `id` into the due set `kind` at `at`, out of the one it was in.

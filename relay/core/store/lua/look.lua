@@ -1,6 +1,7 @@
 -- What is due, and what holds it back, in one trip. ARGV: boot, then pairs client, name of its upstream key's pause.
 -- Also says that this worker lives.
--- Returns: now, {poll, deliver, enlist, purge} counts, per client {due submits, overdue, pause end, reason}
+-- Returns: now, {poll, deliver, enlist, purge} counts, per client {due submits, overdue, pause end, reason},
+-- destinations whose gate is closed, paused ones
 redis.call('ZADD', P .. 'workers', int(NOW), ARGV[1])
 redis.call('ZREMRANGEBYSCORE', P .. 'workers', '-inf', int(NOW - 3600000))
 local now = int(NOW)
@@ -8,6 +9,9 @@ local counts = {}
 for _, kind in ipairs({'poll', 'deliver', 'enlist', 'purge'}) do
   counts[#counts + 1] = redis.call('ZCOUNT', P .. 'due:' .. kind, '-inf', now)
 end
+-- Parked callbacks of a destination whose gate opens are due too.
+counts[2] = counts[2] + redis.call('ZCOUNT', P .. 'wake', '-inf', now)
+local closed, paused = redis.call('ZCOUNT', P .. 'wake', '(' .. now, '+inf'), redis.call('ZCARD', P .. 'paused')
 local clients = {}
 for i = 2, #ARGV, 2 do
   local pause = redis.call('HMGET', P .. 'pause:' .. ARGV[i + 1], 'until', 'why')
@@ -17,4 +21,4 @@ for i = 2, #ARGV, 2 do
     pause[1] or '0', pause[2] or '',
   }
 end
-return {now, counts, clients}
+return {now, counts, clients, closed, paused}

@@ -20,7 +20,7 @@ for i = 2, #ARGV, 4 do
       redis.call('HINCRBY', key, 'a', -1)
       redis.call('HINCRBY', key, 'ga', -1)
       redis.call('HDEL', key, 'oa')
-      give_back(r[4], id, tonumber(ARGV[1]))
+      give_back(destination_of(r[3], r[4]), id, tonumber(ARGV[1]))
     end
     redis.call('ZADD', due_key(r[2], r[3], r[4]), int(NOW + ARGV[i + 2]), id)
   end

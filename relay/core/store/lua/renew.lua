@@ -8,7 +8,7 @@ for i = 2, #ARGV, 2 do
     redis.call('HSET', P .. id, 'le', lease_end)
     redis.call('ZADD', due_key(r[2], r[3], r[4]), 'XX', lease_end, id)
     -- A permit that ran out and was not taken by anybody's new claim of this job is held again.
-    if r[5] then redis.call('ZADD', P .. 'flight:' .. r[4], lease_end, id) end
+    if r[5] then redis.call('ZADD', P .. 'flight:' .. r[3] .. '/' .. r[4], lease_end, id) end
     out[#out + 1] = 1
   else
     out[#out + 1] = 0

@@ -1,12 +1,14 @@
 -- Save what steps came to. Each save compares its token and applies one transition; a repeat after a lost reply is
 -- recognised by its nonce. Saves of one call stand and fall alone.
--- ARGV: kept ttl_ms undelivered_ttl_ms permits lease_ms first_ms, then pairs: a msgpack map, the result or ''.
+-- ARGV: settings, then pairs: a msgpack map, the result or ''.
+-- settings, a msgpack map: kept, events of a client; ttl, undelivered, ms that an ended job is kept; lease, ms; permits of
+-- a destination; attempts, first, the schedule's length and first delay in ms; and those that note_health names.
 --   id tok n(once)   set{field=value} del[field] s d (new states)   due(set) delay(ms)
 --   att(empt log entry)   gen   carry(1: go on to the callback under this token)
+--   how(the attempt ended: well, bad, silent)
 --   cr(edits taken) amb(iguous submit counted) up(stream id, when it is news)
--- Returns per save: 'saved' now | 'carried' attempt | 'again' | 'refused' | 'gone'
-local cfg = {kept = ARGV[1], ttl = tonumber(ARGV[2]), first = tonumber(ARGV[6])}
-local undelivered, permits, lease = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+-- Returns per save: 'saved' now [news of the destination] | 'carried' now attempt | 'again' | 'refused' | 'gone'
+local cfg = cmsgpack.unpack(ARGV[1])
 local KEEP_LONG = {exhausted = true, gone = true}
 
 local function account(client, op)
@@ -54,19 +56,21 @@ local function save(op, result)
   end
   if op.del then redis.call('HDEL', key, unpack(op.del)) end
   if op.up then redis.call('HSET', key, 'up', op.up, 'st', int(NOW)) end
+  local where, news = destination_of(r.c, r.dest), nil
   if op.att then
     log_attempt(id, op.att)
     redis.call('HDEL', key, 'oa')
+    news = note_health(r.c, r.dest, op.how, cfg)
   end
   if op.gen and tostring(op.gen) ~= (f[9] or '0') then
     -- Somebody asked for a redelivery meanwhile: this attempt is history, the new generation is due.
     redis.call('HDEL', key, 'tok', 'le')
-    give_back(r.dest, id, permits)
+    give_back(where, id, cfg.permits)
     enter(id, r.c, r.dest, r.k, 'deliver', NOW)
-    return {'saved', int(NOW)}
+    return {'saved', int(NOW), news}
   end
   if result ~= '' then redis.call('SET', P .. 'res:' .. id, result) end
-  if op.att then give_back(r.dest, id, permits) end
+  if op.att then give_back(where, id, cfg.permits) end
   if op.s and OUTCOME[op.s] then
     redis.call('ZREM', P .. 'ends:' .. r.c, id)
     redis.call('HSET', key, 'ct', int(NOW))
@@ -81,9 +85,9 @@ local function save(op, result)
       enter(id, r.c, r.dest, r.k, 'purge', NOW + cfg.ttl)
     else
       if delivery == 'delivered' then redis.call('HSET', key, 'dt', int(NOW)) end
-      end_delivery(id, r, delivery, KEEP_LONG[delivery] and undelivered or cfg.ttl, cfg)
+      end_delivery(id, r, delivery, KEEP_LONG[delivery] and cfg.undelivered or cfg.ttl, cfg)
     end
-    return {'saved', int(NOW)}
+    return {'saved', int(NOW), news}
   end
   local at = NOW + op.delay
   if op.due == 'deliver' then redis.call('HSET', key, 'nx', int(at)) end
@@ -92,17 +96,17 @@ local function save(op, result)
   else
     set_delivery(id, r, delivery, cfg)
   end
-  if op.carry and permits_free(r.dest, permits) > 0 then
-    enter(id, r.c, r.dest, r.k, 'deliver', NOW + lease)
-    redis.call('HSET', key, 'le', int(NOW + lease))
-    open_attempt(id, r.dest, NOW + lease)
+  if op.carry and permits_free(where, cfg.permits) > 0 then
+    enter(id, r.c, r.dest, r.k, 'deliver', NOW + cfg.lease)
+    redis.call('HSET', key, 'le', int(NOW + cfg.lease))
+    open_attempt(id, where, NOW + cfg.lease)
     return {'carried', int(NOW), attempt_of(id, op.tok)}
   end
   redis.call('HDEL', key, 'tok', 'le')
   enter(id, r.c, r.dest, r.k, op.due, at)
-  return {'saved', int(NOW)}
+  return {'saved', int(NOW), news}
 end
 
 local out = {}
-for i = 7, #ARGV, 2 do out[#out + 1] = save(cmsgpack.unpack(ARGV[i]), ARGV[i + 1]) end
+for i = 2, #ARGV, 2 do out[#out + 1] = save(cmsgpack.unpack(ARGV[i]), ARGV[i + 1]) end
 return out
