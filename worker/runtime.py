@@ -14,15 +14,16 @@ import structlog
 from arq import cron
 from arq.connections import ArqRedis
 from arq.worker import Worker
-from redis.asyncio import ConnectionPool
 from redis.exceptions import RedisError
 
 from relay.core.errors import StoreUnavailable
 from relay.core.settings import Settings
+from relay.core.store.pool import close_pool, connection_pool
 from worker import tasks
 
 log = structlog.get_logger("worker.runtime")
 
+_CONNECTIONS = 32
 _POLL_DELAY_S = 0.05
 _TASK_TIMEOUT_S = 30
 _QUEUE_TTL_S = 3600
@@ -46,16 +47,12 @@ class Runtime:
         self._count = 0
         self._ctx: dict[str, Any] = {}
         self._worker: Worker | None = None
-        pool: ConnectionPool = ConnectionPool.from_url(
-            settings.redis_url,
-            max_connections=32,
-            socket_timeout=settings.store_timeout_s,
-            socket_connect_timeout=min(2.0, settings.store_timeout_s),
-            socket_keepalive=True,
-            health_check_interval=15,
-        )
+        self._pool = connection_pool(settings, _CONNECTIONS)
         self._redis = ArqRedis(
-            pool, job_serializer=_encode, job_deserializer=json.loads, default_queue_name=self._queue
+            self._pool,
+            job_serializer=_encode,
+            job_deserializer=json.loads,
+            default_queue_name=self._queue,
         )
 
     async def enqueue(self, task: str) -> None:
@@ -103,7 +100,8 @@ class Runtime:
         """Drop the queue and close arq's connections."""
         with contextlib.suppress(RedisError, OSError):
             await self._redis.delete(self._queue)
-        await self._redis.aclose(close_connection_pool=True)
+        await self._redis.aclose()
+        await close_pool(self._pool)
 
     def _build(self) -> Worker:
         return Worker(

@@ -12,11 +12,10 @@ from typing import Any, TypeVar
 
 import redis.asyncio as redis
 from redis import exceptions as redis_errors
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 
 from relay.core.errors import ConfigurationError, StoreUnavailable
 from relay.core.settings import Settings
+from relay.core.store.pool import close_pool, connection_pool
 
 T = TypeVar("T")
 
@@ -57,23 +56,10 @@ class Connection:
         self.prefix = settings.key_prefix
         self.timeout_s = settings.store_timeout_s
         self._strict = settings.durability == "strict"
-        try:
-            pool = redis.BlockingConnectionPool.from_url(
-                settings.redis_url,
-                max_connections=_CONNECTIONS,
-                timeout=settings.store_timeout_s,
-                socket_timeout=settings.store_timeout_s,
-                socket_connect_timeout=min(2.0, settings.store_timeout_s),
-                socket_keepalive=True,
-                health_check_interval=15,
-                # Repeats are decided here, script by script, not by the driver.
-                retry=Retry(NoBackoff(), 0),
-            )
-        except ValueError:
-            # What the driver says of it quotes parts of the URL, and with them the password.
-            raise ConfigurationError("RELAY_REDIS_URL: is not a redis://, rediss:// or unix:// URL") from None
+        self._replicas = settings.durable_replicas
         # The driver's annotations give every answer as sync or async, so they are no help here.
-        self.redis: Any = redis.Redis(connection_pool=pool)
+        self._pool = connection_pool(settings, _CONNECTIONS)
+        self.redis: Any = redis.Redis(connection_pool=self._pool)
         self._scripts: dict[str, tuple[str, str]] = {}
         self._clock_offset_ms = (time.time() - time.monotonic()) * 1000
 
@@ -124,7 +110,8 @@ class Connection:
 
     async def close(self) -> None:
         """Close all connections."""
-        await self.redis.aclose(close_connection_pool=True)
+        await self.redis.aclose()
+        await close_pool(self._pool)
 
     async def call(self, command: Callable[[], Awaitable[T]], *, repeat: bool = True) -> T:
         """Run `command`, with errors mapped and, where `repeat` says that it is harmless, asked again.
@@ -167,11 +154,11 @@ class Connection:
             async with self.redis.client() as one:
                 answer = await self._evaluate(one, name, args)
                 try:
-                    local, _ = await one.execute_command("WAITAOF", 1, 0, int(self.timeout_s * 900))
+                    local, replicas = await one.execute_command("WAITAOF", 1, self._replicas, int(self.timeout_s * 900))
                 except redis_errors.ResponseError as error:
                     # The append-only file was turned off, or the store became a replica.
                     raise StoreUnavailable("the store cannot sync") from error
-                if not local:
+                if not local or replicas < self._replicas:
                     raise StoreUnavailable("the store did not sync in time")
                 return answer
 
