@@ -8,8 +8,8 @@ RUN ["python", "-m", "venv", "--without-pip", "/opt/build"]
 RUN ["python", "-m", "venv", "--without-pip", "/opt/relay"]
 # What changes seldom comes first, so that a change of the code costs seconds.
 COPY requirements/build.txt requirements/runtime.txt requirements/
-RUN ["python", "-m", "pip", "--python", "/opt/build/bin/python", "install", "--require-hashes", "-r", "requirements/build.txt"]
-RUN ["python", "-m", "pip", "--python", "/opt/relay/bin/python", "install", "--require-hashes", "-r", "requirements/runtime.txt"]
+RUN ["python", "-m", "pip", "--python", "/opt/build/bin/python", "install", "--no-deps", "--require-hashes", "-r", "requirements/build.txt"]
+RUN ["python", "-m", "pip", "--python", "/opt/relay/bin/python", "install", "--no-deps", "--require-hashes", "-r", "requirements/runtime.txt"]
 COPY pyproject.toml README.md LICENSE ./
 COPY relay relay
 COPY worker worker

@@ -73,6 +73,7 @@ clean: ## Remove caches, reports and build results; not .venv, nor what `dev` ke
 # Made once, and anew when a lock file or pyproject.toml changes.
 $(STAMP): $(LOCKS) pyproject.toml
 	@test -n '$(PYTHON)' || { echo 'make: this needs Python 3.11 or newer on the PATH, or make PYTHON=/path/to/python3' >&2; exit 1; }
+	@command -v $(PYTHON) >/dev/null || { echo 'make: there is no $(PYTHON)' >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo 'make: $(PYTHON) is older than Python 3.11' >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \

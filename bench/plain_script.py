@@ -6,8 +6,8 @@ Prints its CPU seconds and polls as JSON.
 
 import asyncio
 import json
-import resource
 import sys
+import time
 from datetime import UTC, datetime
 
 import aiohttp
@@ -49,10 +49,11 @@ async def main(upstream: str, inbox: str, secret: str, *, jobs: int, latency_s: 
     webhook = Webhook(secret)
     connector = aiohttp.TCPConnector(limit=300)
     async with aiohttp.ClientSession(connector=connector, trust_env=False) as session:
+        # Not what starting Python and importing cost: the relay's processes run already.
+        began_s = time.process_time()
         work = ((n, f"[latency={latency_s}] plain {n}", poll_s) for n in range(jobs))
         polls = await asyncio.gather(*(relay_one(session, upstream, inbox, webhook, job) for job in work))
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    sys.stdout.write(json.dumps({"cpu_s": used.ru_utime + used.ru_stime, "polls": sum(polls)}) + "\n")
+    sys.stdout.write(json.dumps({"cpu_s": time.process_time() - began_s, "polls": sum(polls)}) + "\n")
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ def main() -> int:
         configure_logging(settings)
         _run(settings)
     except ConfigurationError as error:
-        print(error, file=sys.stderr)  # noqa: T201 - the one line that a person at a terminal needs
+        sys.stderr.write(f"scrapellm-relay relay: {error}\n")
         return EXIT_CONFIGURATION
     return 0
 

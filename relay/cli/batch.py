@@ -79,7 +79,7 @@ def batch(
     )
     if callback_url is not None or not all("callback_url" in row.fields for row in rows):
         defaults["callback_url"] = one.default_callback_url(callback_url, target, data)
-    document, lines = batch_document(rows, scraper or [], defaults)
+    document, lines = batch_document(rows, scraper or [], defaults, file)
     key = one.checked_key(idempotency_key)
     code = asyncio.run(_batch(target, document, Lines(file, lines), key, wait=wait, as_json=as_json))
     raise typer.Exit(code)
@@ -98,7 +98,9 @@ def _read(file: str, form: FileFormat | None) -> Sequence[Row]:
     return read_rows(data, form, file)
 
 
-def batch_document(rows: Sequence[Row], scrapers: Sequence[str], defaults: Document) -> tuple[Document, Sequence[int]]:
+def batch_document(
+    rows: Sequence[Row], scrapers: Sequence[str], defaults: Document, file: str
+) -> tuple[Document, Sequence[int]]:
     """The body of the request, and for each of its jobs, or prompts, the line that it came from.
 
     A row that names its scraper goes there; the others go to every one of `scrapers`. Raises InputError where a row
@@ -112,7 +114,7 @@ def batch_document(rows: Sequence[Row], scrapers: Sequence[str], defaults: Docum
     for row in rows:
         own: Iterable[str | None] = [None] if row.fields.get("scraper") is not None else scrapers
         if not own:
-            raise InputError(f"line {row.line}: no scraper is named there, nor with --scraper")
+            raise InputError(f"{file}, line {row.line}: no scraper is named there, nor with --scraper")
         for name in own:
             jobs.append(row.fields if name is None else row.fields | {"scraper": name})
             lines.append(row.line)

@@ -201,7 +201,9 @@ class RelayClient:
                 ) as response:
                     return self._read(response.status, response.headers, await response.read())
             except (aiohttp.ClientConnectorError, aiohttp.ClientProxyConnectionError, ssl.SSLError) as error:
-                raise Unreachable(f"no relay at {self._target.url}: {_reason(error)}") from error
+                raise Unreachable(
+                    f"no relay at {self._target.url}: {_reason(error)}; start one, or give --url"
+                ) from error
             except aiohttp.InvalidURL as error:
                 raise Unexpected(f"{self._target.url} is not the address of a relay") from error
             except TimeoutError as error:

@@ -4,6 +4,7 @@ Alone knows what is sent, and what must come of it.
 """
 
 import asyncio
+import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -20,7 +21,7 @@ from relay.cli.client import RelayClient, Target
 from relay.cli.collected import Collected, DemoFailed, Expected
 from relay.cli.dev import EmulatorOption, choose_credentials
 from relay.cli.failures import Document
-from relay.cli.render import callback_line, clean, excerpt, notes, output, print_table
+from relay.cli.render import clean, excerpt, notes, output, print_callback, print_table
 from relay.cli.services import until_told
 from relay.core.settings import SCRAPERS, Settings
 from relay.dev.emulator import EmulatorSettings
@@ -143,7 +144,7 @@ async def _demo(settings: Settings, within_s: float, *, real: bool) -> None:
     output().print(
         Text(f"\n✓ all {count} callbacks arrived, signed, in {time.monotonic() - began_s:.1f} s", style="bold green")
     )
-    output().print("Next: scrapellm-relay dev")
+    output().print(f"Next: {_own_command()} dev", markup=False)
 
 
 @asynccontextmanager
@@ -211,9 +212,15 @@ async def _check_links(collected: Collected) -> None:
 
 
 def _show(received: Received) -> None:
-    output().print(callback_line(received))
+    print_callback(received)
     if received.path == _FAILING and received.attempt == 1:
         _say("         (answered 503 on purpose: the same callback comes again)")
+
+
+def _own_command() -> str:
+    """What was typed to get here: after `make` the command is not on the PATH."""
+    typed = sys.argv[0]
+    return typed if Path(typed).name == "scrapellm-relay" else "scrapellm-relay"
 
 
 def _say(line: str) -> None:

@@ -12,7 +12,7 @@ from pydantic import SecretStr
 from rich.text import Text
 
 from relay import __version__
-from relay.cli.render import callback_line, notes, output
+from relay.cli.render import notes, output, print_callback
 from relay.cli.services import until_told
 from relay.core.errors import ConfigurationError
 from relay.core.settings import Settings
@@ -73,9 +73,7 @@ async def _dev(
                 respected=settings.model_fields_set,
             )
             _say(f"scrapellm-relay {__version__} is starting")
-            async with running(
-                plan, lock=lock, say=_say, on_callback=lambda received: output().print(callback_line(received))
-            ) as system:
+            async with running(plan, lock=lock, say=_say, on_callback=print_callback) as system:
                 announcement = Running(
                     os.getpid(), system.url, system.inbox_url, credentials.api_key, credentials.signing_secret
                 )

@@ -1,6 +1,7 @@
 """`jobs` and `redeliver`: what became of jobs, and their callbacks once more."""
 
 import asyncio
+from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
@@ -41,6 +42,15 @@ Examples:
 _BATCH = "batch_"
 
 
+class EndedDelivery(StrEnum):
+    """What can be delivered again."""
+
+    EXHAUSTED = DeliveryStatus.EXHAUSTED
+    GONE = DeliveryStatus.GONE
+    DELIVERED = DeliveryStatus.DELIVERED
+    SKIPPED = DeliveryStatus.SKIPPED
+
+
 def jobs(
     job_id: Annotated[
         str | None, typer.Argument(metavar="[ID]", help="One job with its attempts, or one batch; none: a list.")
@@ -72,7 +82,7 @@ def redeliver(
     *,
     every: Annotated[bool, typer.Option("--all", help="All jobs that the other options choose.")] = False,
     delivery: Annotated[
-        DeliveryStatus | None, typer.Option(help="With --all: callbacks in this state; exhausted, unless given.")
+        EndedDelivery | None, typer.Option(help="With --all: callbacks in this state; exhausted, unless given.")
     ] = None,
     since: Annotated[
         str | None, typer.Option(metavar="TIME", help="With --all: jobs that ended at this time (RFC 3339) or later.")

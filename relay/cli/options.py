@@ -13,6 +13,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from relay.cli.client import Target, is_loopback
 from relay.core.errors import ConfigurationError
+from relay.core.settings import NOT_UTF8
 from relay.core.signing import check_secret
 from relay.dev.folder import DEFAULT_FOLDER, credentials_in, running_in
 
@@ -37,9 +38,16 @@ class _Environment(BaseSettings):
     signing_secret: SecretStr | None = None
 
 
+def _environment() -> _Environment:
+    try:
+        return _Environment()
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(NOT_UTF8) from error
+
+
 def find_target(url: str | None, api_key: str | None, folder: Path = DEFAULT_FOLDER) -> Target:
     """The relay that is meant, and the key for it. Raises ConfigurationError."""
-    environment = _Environment()
+    environment = _environment()
     dev = running_in(folder)
     chosen = url or environment.url or (dev.url if dev else DEFAULT_URL)
     _check_url(chosen)
@@ -58,7 +66,7 @@ def find_target(url: str | None, api_key: str | None, folder: Path = DEFAULT_FOL
 def find_secrets(secrets: list[str], folder: Path = DEFAULT_FOLDER) -> list[str]:
     """The signing secrets to verify callbacks with. Raises ConfigurationError."""
     found = list(secrets)
-    environment = _Environment()
+    environment = _environment()
     if not found and environment.signing_secret is not None:
         found = [environment.signing_secret.get_secret_value()]
     if not found:

@@ -223,6 +223,15 @@ def callback_line(received: Received) -> Text:
     return line
 
 
+def print_callback(received: Received) -> None:
+    """Print one callback, on a terminal cut to its width; uncut where a program reads."""
+    console = output()
+    line = callback_line(received)
+    if console.is_terminal:
+        line.truncate(console.width, overflow="ellipsis")
+    console.print(line)
+
+
 def callback_document(received: Received) -> dict[str, object]:
     """One callback as JSON."""
     return {

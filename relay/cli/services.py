@@ -11,7 +11,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from relay.cli.options import DataOption, JsonOption, find_secrets
-from relay.cli.render import callback_document, callback_line, notes, output, print_json
+from relay.cli.render import callback_document, notes, print_callback, print_json
 from relay.core.settings import hash_api_key
 from relay.core.signing import new_secret
 from relay.dev import emulator as emulated
@@ -81,7 +81,7 @@ def listen(
         if as_json:
             print_json(callback_document(received))
         else:
-            output().print(callback_line(received))
+            print_callback(received)
 
     inbox = Inbox(find_secrets(secret or [], data), show)
 

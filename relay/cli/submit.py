@@ -1,6 +1,7 @@
 """`submit`: one prompt to one scraper."""
 
 import asyncio
+import math
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -137,8 +138,8 @@ def job_fields(
     """The optional fields of a job that were given. Raises InputError."""
     fields: dict[str, Any] = {
         "country": country,
-        "timeout": _plain(timeout),
-        "deadline": _plain(deadline),
+        "timeout": _plain(timeout, "--timeout"),
+        "deadline": _plain(deadline, "--deadline"),
         "bypass_cache": bypass_cache or None,
         "params": parse_pairs(param or [], "--param", "=") or None,
         "metadata": None if metadata is None else parse_object(metadata, "--metadata"),
@@ -156,7 +157,9 @@ def default_callback_url(given: str | None, target: Target, folder: Path) -> str
         return given
     dev = running_in(folder)
     if dev is None or dev.url != target.url:
-        raise ConfigurationError("--callback-url is missing")
+        raise ConfigurationError(
+            f"--callback-url is missing, and no `dev` in {folder} with an inbox to take its place runs at {target.url}"
+        )
     return f"{dev.inbox_url}/hook"
 
 
@@ -175,5 +178,7 @@ def read_standard_input() -> str:
         raise InputError("standard input is not UTF-8") from None
 
 
-def _plain(seconds: float | None) -> int | float | None:
+def _plain(seconds: float | None, option: str) -> int | float | None:
+    if seconds is not None and not math.isfinite(seconds):
+        raise InputError(f"{option}: must be a number of seconds")
     return int(seconds) if seconds is not None and seconds.is_integer() else seconds

@@ -6,6 +6,7 @@ Alone knows where configuration comes from. Everything else is handed a `Setting
 import fnmatch
 import hashlib
 import ipaddress
+import re
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,9 +30,25 @@ REFUSED_PORTS = (
     *(3659, 4045, 4190, 5060, 5061, 6000, 6379, 6380, 6566, 6665, 6666, 6667, 6668, 6669, 6679, 6697, 10080),
 )
 
+_LONGEST_S = 366 * 86_400.0
 SCHEDULE_S = (0.0, 5.0, 300.0, 1800.0, 7200.0, 18000.0, 36000.0, 50400.0, 72000.0, 86400.0)
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+#: What is said where `.env` cannot be read as text.
+NOT_UTF8 = ".env: is not UTF-8"
+_HOST = re.compile(r"[A-Za-z0-9._*?-]+|[0-9a-fA-F:.]+")
+_SCRAPER = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+#: For those of pydantic's words that speak of Python.
+_WORDS = {
+    "too_short": "must not be empty",
+    "tuple_type": "must be a list",
+    "model_type": "must be a section with the keys of a client",
+    "ip_v4_network": "must be networks such as 10.0.0.0/8 or fd00::/8, without host bits",
+    "ip_v6_network": "must be networks such as 10.0.0.0/8 or fd00::/8, without host bits",
+    "string_type": "must be a string",
+    "int_type": "must be an integer",
+}
 
 
 def _split(value: object) -> object:
@@ -50,8 +67,21 @@ class ClientConfig(BaseModel):
     signing_secrets: tuple[SecretStr, ...] = Field(min_length=1)
     upstream_api_key: SecretStr | None = None
     callback_hosts: tuple[str, ...] = ()
-    max_unfinished_jobs: int = Field(default=20_000, ge=1)
-    jobs_per_minute: int = Field(default=6_000, ge=1)
+    max_unfinished_jobs: int = Field(default=20_000, ge=1, strict=True)
+    jobs_per_minute: int = Field(default=6_000, ge=1, strict=True)
+
+    @field_validator("upstream_api_key")
+    @classmethod
+    def _upstream_key(cls, value: SecretStr | None) -> SecretStr | None:
+        return _checked_upstream_key(value)
+
+    @field_validator("callback_hosts")
+    @classmethod
+    def _hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for host in value:
+            if not _HOST.fullmatch(host):
+                raise ValueError(f"{host!r} is not a host such as hooks.acme.com or *.acme.com")
+        return value
 
     @field_validator("api_key_sha256")
     @classmethod
@@ -90,7 +120,12 @@ class Settings(BaseSettings):
     """Every setting, with its default. `load()` is the way to get one."""
 
     model_config = SettingsConfigDict(
-        env_prefix="RELAY_", env_file=".env", extra="ignore", populate_by_name=True, hide_input_in_errors=True
+        env_prefix="RELAY_",
+        env_file=".env",
+        extra="ignore",
+        populate_by_name=True,
+        hide_input_in_errors=True,
+        allow_inf_nan=False,
     )
 
     redis_url: str = Field(
@@ -99,7 +134,9 @@ class Settings(BaseSettings):
         "`redis+sentinel://HOST:PORT,HOST:PORT/NAME/DATABASE`.",
     )
     key_prefix: str = Field(
-        "relay:", pattern=r"^[A-Za-z0-9_.:{}-]{1,32}$", description="What every key in the store begins with."
+        "relay:",
+        pattern=r"^[A-Za-z0-9_.:{}-]{1,32}$",
+        description="What every key in the store begins with, but for arq's, which begin with `arq:`.",
     )
     durability: Literal["normal", "strict"] = Field(
         "normal", description="`strict` waits until the append-only file is synced before a job is accepted."
@@ -167,15 +204,20 @@ class Settings(BaseSettings):
         description="The longest that it is left alone then, and at most a tenth of the schedule's longest delay.",
     )
     destination_pauses_after_s: float = Field(
-        259_200.0, ge=1, description="A destination that fails for so long is paused: its callbacks wait."
+        259_200.0,
+        ge=1,
+        le=_LONGEST_S,
+        description="A destination that fails for so long is paused: its callbacks wait.",
     )
     destination_paused_try_s: float = Field(
-        3_600.0, ge=1, description="How often a paused destination is tried all the same."
+        3_600.0, ge=1, le=86_400, description="How often a paused destination is tried all the same."
     )
 
-    poll_min_interval_s: float = Field(1.0, ge=0.1, description="Never poll a job more often than this.")
-    poll_interval_s: float = Field(3.0, ge=0.1, description="The time between two polls of a job.")
-    submit_window_s: float = Field(900.0, ge=1, description="How long a submit is tried before the job fails.")
+    poll_min_interval_s: float = Field(1.0, ge=0.1, le=60, description="Never poll a job more often than this.")
+    poll_interval_s: float = Field(3.0, ge=0.1, le=3_600, description="The time between two polls of a job.")
+    submit_window_s: float = Field(
+        900.0, ge=1, le=86_400, description="How long a submit is tried before the job fails."
+    )
     on_ambiguous_submit: Literal["resubmit", "fail"] = Field(
         "resubmit", description="What becomes of a submit whose answer was lost: again (may cost twice), or fail."
     )
@@ -183,15 +225,21 @@ class Settings(BaseSettings):
     submit_slots: int = Field(50, ge=1, description="Submits that one worker has under way at once.")
     poll_slots: int = Field(250, ge=1, description="Polls that one worker has under way at once.")
     deliver_slots: int = Field(250, ge=1, description="Callbacks that one worker has under way at once.")
-    stop_grace_s: float = Field(25.0, ge=1, description="How long a worker finishes what it began when it is stopped.")
+    stop_grace_s: float = Field(
+        25.0, ge=1, le=3_600, description="How long a worker finishes what it began when it is stopped."
+    )
 
     result_ttl_s: float = Field(
         86_400.0,
         ge=1,
+        le=_LONGEST_S,
         description="How long a finished job is kept after its callback was delivered or given up by choice.",
     )
     undelivered_ttl_s: float = Field(
-        604_800.0, ge=1, description="How long a finished job is kept whose callback did not get through."
+        604_800.0,
+        ge=1,
+        le=_LONGEST_S,
+        description="How long a finished job is kept whose callback did not get through.",
     )
     compress_above_bytes: int = Field(16_384, ge=0, description="Results larger than this are stored compressed.")
     events_kept: int = Field(10_000, ge=100, description="How many events per client can be resumed from.")
@@ -204,6 +252,33 @@ class Settings(BaseSettings):
     _split_lists = field_validator(
         "scrapers", "callback_refused_ports", "callback_schedule", "callback_allowed_networks", mode="before"
     )(_split)
+
+    @field_validator("upstream_api_key", "clients_file", "public_url", mode="before")
+    @classmethod
+    def _blank(cls, value: object) -> object:
+        # As templates of `.env` leave them: what may be missing is missing where it has no value.
+        return None if isinstance(value, str) and not value.strip() else value
+
+    @field_validator("upstream_api_key")
+    @classmethod
+    def _upstream_key(cls, value: SecretStr | None) -> SecretStr | None:
+        return _checked_upstream_key(value)
+
+    @field_validator("scrapers")
+    @classmethod
+    def _names(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if not _SCRAPER.fullmatch(name):
+                raise ValueError(f"{name!r} is not a name of 1 to 64 of A-Z a-z 0-9 _ . -")
+        return value
+
+    @field_validator("callback_refused_ports")
+    @classmethod
+    def _ports(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        for port in value:
+            if not 1 <= port <= 65_535:
+                raise ValueError(f"{port} is no port: they are 1 to 65535")
+        return value
 
     @field_validator("callback_schedule")
     @classmethod
@@ -225,6 +300,8 @@ class Settings(BaseSettings):
             host = None
         if not host:
             raise ValueError("must be a URL with a host")
+        if "?" in value or "#" in value:
+            raise ValueError("must have neither a query nor a fragment")
         return value.rstrip("/")
 
     @classmethod
@@ -237,6 +314,8 @@ class Settings(BaseSettings):
             return cls(**overrides)  # type: ignore[arg-type]  # the names are checked by pydantic
         except ValidationError as error:
             raise ConfigurationError(_one_line(error)) from error
+        except UnicodeDecodeError as error:
+            raise ConfigurationError(NOT_UTF8) from error
 
     def clients(self) -> dict[ClientName, Client]:
         """The configured clients by name.
@@ -258,7 +337,7 @@ class Settings(BaseSettings):
                 signing_secrets=(SecretStr(self.signing_secret.get_secret_value()),),
             )
         except ValidationError as error:
-            raise ConfigurationError(f"RELAY_SIGNING_SECRET {error.errors()[0]['msg']}") from error
+            raise ConfigurationError(f"RELAY_SIGNING_SECRET {said(error)}") from error
         name = ClientName("default")
         return {name: _client(name, config)}
 
@@ -266,6 +345,14 @@ class Settings(BaseSettings):
 def hash_api_key(key: str) -> str:
     """What is kept of an API key: its SHA-256 in hex. Keys are random, so a slow hash would add nothing."""
     return hashlib.sha256(key.encode()).hexdigest()
+
+
+def _checked_upstream_key(value: SecretStr | None) -> SecretStr | None:
+    """A key that a header can carry; None where it is blank. Raises ValueError."""
+    key = "" if value is None else value.get_secret_value()
+    if not key.isascii() or not key.isprintable() or any(c.isspace() for c in key):
+        raise ValueError("must be ASCII without white space")
+    return value if key else None
 
 
 def _client(name: ClientName, config: ClientConfig) -> Client:
@@ -282,7 +369,8 @@ def _client(name: ClientName, config: ClientConfig) -> Client:
 
 def _read_clients(path: Path) -> dict[ClientName, Client]:
     try:
-        document = tomllib.loads(path.read_text())
+        # Editors of some systems put a byte order mark in front.
+        document = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ConfigurationError(f"RELAY_CLIENTS_FILE {path}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -308,10 +396,19 @@ def _read_clients(path: Path) -> dict[ClientName, Client]:
 
 def _where(error: ValidationError) -> str:
     first = error.errors(include_url=False, include_input=False)[0]
-    return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
+    return f"{'.'.join(str(part) for part in first['loc'])}: {said(error)}"
 
 
 def _one_line(error: ValidationError) -> str:
     first = error.errors(include_url=False, include_input=False)[0]
     name = str(first["loc"][0]) if first["loc"] else ""
-    return f"{name if name.startswith('RELAY_') else 'RELAY_' + name.upper()}: {first['msg']}"
+    return f"{name if name.startswith('RELAY_') else 'RELAY_' + name.upper()}: {said(error)}"
+
+
+def said(error: ValidationError) -> str:
+    """What is wrong first, in words for an operator; never the value, which may be a secret."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    words = _WORDS.get(first["type"])
+    if words is not None:
+        return words
+    return str(first["msg"]).removeprefix("Value error, ")

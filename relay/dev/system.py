@@ -87,6 +87,9 @@ async def running(
     """
     inbox = Inbox([plan.credentials.signing_secret], on_callback)
     # A port that is in use is told before anything else happens.
+    chosen = [p for p in (plan.ports.relay, plan.ports.inbox, plan.ports.emulator if plan.emulator else 0) if p]
+    if len(set(chosen)) < len(chosen):
+        raise ConfigurationError("--port, --inbox-port and --emulator-port must differ")
     port = _checked(plan.ports.relay, "--port")
     inbox_port = _checked(plan.ports.inbox, "--inbox-port")
     emulator_port = None if plan.emulator is None else _checked(plan.ports.emulator, "--emulator-port")
@@ -208,6 +211,8 @@ def port_told(port: int, option: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+            raise ConfigurationError("--host: is not an address of this machine") from error
         reason = "is in use" if error.errno == errno.EADDRINUSE else f"cannot be had ({error.strerror})"
         raise ConfigurationError(
             f"port {port} {reason}: stop what listens there, or choose another with {option}"

@@ -201,7 +201,7 @@ def test_no_relay_ends_with_3(cli: Cli) -> None:
     url = f"http://127.0.0.1:{free_port()}"
     done = cli("jobs", "--url", url, "--api-key", "k")
     assert (done.code, done.out) == (3, "")
-    assert done.err == f"scrapellm-relay: no relay at {url}: connection refused\n"
+    assert done.err == f"scrapellm-relay: no relay at {url}: connection refused; start one, or give --url\n"
 
 
 def test_something_else_than_a_relay_is_told(cli: Cli, dev: Running) -> None:

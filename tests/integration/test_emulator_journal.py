@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from relay.core.errors import ConfigurationError
 from relay.dev.emulator import EmulatorSettings, build_app
 from tests.integration.emulator_harness import KEY, emulated
 
@@ -93,5 +94,5 @@ async def test_the_journal_holds_no_key(journal: Path) -> None:
 
 def test_a_journal_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
     """It does not start, rather than forget what was paid for."""
-    with pytest.raises(IsADirectoryError):
+    with pytest.raises(ConfigurationError, match=r"EMULATOR_JOURNAL .*Is a directory"):
         build_app(EmulatorSettings.load(_env_file=None, journal=tmp_path))

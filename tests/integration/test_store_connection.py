@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
 
 import pytest
 import redis
@@ -13,6 +14,7 @@ from relay.core.errors import ConfigurationError, StoreUnavailable
 from relay.core.model import JobId, JobStatus
 from relay.core.policy import Trouble
 from relay.core.store import Store, WorkStore
+from relay.core.store.pool import connection_pool
 from relay.core.store.work import saved_submission
 from tests.integration.store_harness import (
     ACME,
@@ -327,3 +329,27 @@ class TestStrict:
                 client.config_set("appendonly", "no")
                 with pytest.raises(StoreUnavailable):
                     await bench.accept()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("redis://127.0.0.1:6379/abc", "redis://127.0.0.1:6379/0?foo=bar", "http://127.0.0.1:6379", "127.0.0.1:6379"),
+        *("redis+sentinel://127.0.0.1:26379", "redis+sentinel://127.0.0.1:26379/jobs/x", "redis+sentinel:///jobs"),
+        *("redis+sentinel://user:hush@127.0.0.1:no/jobs/0", "redis://:hush@127.0.0.1:99999/0"),
+    ],
+)
+def test_a_url_that_is_none_is_told_without_its_password(url: str) -> None:
+    """One line names the setting and what it may look like."""
+    with pytest.raises(ConfigurationError, match=r"^RELAY_REDIS_URL: is not a ") as caught:
+        connection_pool(make_settings(url), 1)
+    assert "hush" not in str(caught.value)
+
+
+async def test_a_unix_socket(tmp_path: Path) -> None:
+    """A store can be reached by a socket of this machine."""
+    path = tmp_path / "store.sock"
+    with ValkeyServer(config={"maxmemory-policy": "noeviction", "unixsocket": str(path)}):
+        async with Bench.open(f"unix://{path}?db=0") as bench:
+            job = await bench.accept()
+            assert (await bench.job(job.id)).id == job.id

@@ -80,7 +80,7 @@ def test_places_of_a_batch_are_lines_of_the_file() -> None:
 def test_prompts_go_to_every_scraper() -> None:
     """Rows with nothing but a prompt become the short form."""
     rows = [Row(1, {"prompt": "a"}), Row(3, {"prompt": "b"})]
-    document, lines = batch_document(rows, ["x", "y"], {"country": "DE"})
+    document, lines = batch_document(rows, ["x", "y"], {"country": "DE"}, "p.txt")
     assert document == {"prompts": ["a", "b"], "scrapers": ["x", "y"], "country": "DE"}
     assert lines == [1, 3]
 
@@ -88,7 +88,7 @@ def test_prompts_go_to_every_scraper() -> None:
 def test_rows_that_name_their_scraper_go_there_only() -> None:
     """The others go to every scraper that was given."""
     rows = [Row(2, {"prompt": "a", "scraper": "own"}), Row(3, {"prompt": "b", "timeout": 20})]
-    document, lines = batch_document(rows, ["x", "y"], {})
+    document, lines = batch_document(rows, ["x", "y"], {}, "p.txt")
     assert document == {
         "jobs": [
             {"prompt": "a", "scraper": "own"},
@@ -102,7 +102,7 @@ def test_rows_that_name_their_scraper_go_there_only() -> None:
 def test_a_row_without_any_scraper_is_refused() -> None:
     """The line says which row it is."""
     with pytest.raises(InputError, match="line 3"):
-        batch_document([Row(2, {"prompt": "a", "scraper": "own"}), Row(3, {"prompt": "b"})], [], {})
+        batch_document([Row(2, {"prompt": "a", "scraper": "own"}), Row(3, {"prompt": "b"})], [], {}, "p.csv")
 
 
 @pytest.mark.parametrize(

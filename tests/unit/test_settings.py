@@ -65,6 +65,15 @@ def test_the_upstream_key_has_two_names(monkeypatch: pytest.MonkeyPatch) -> None
         ("RELAY_CALLBACK_ALLOWED_NETWORKS", "10.0.0.1/8"),
         ("RELAY_ON_AMBIGUOUS_SUBMIT", "maybe"),
         ("RELAY_PUBLIC_URL", "relay.example"),
+        ("RELAY_PUBLIC_URL", "https://relay.example/?a=b"),
+        ("RELAY_CALLBACK_REFUSED_PORTS", "22,99999"),
+        ("RELAY_SCRAPERS", "chatgpt,a b"),
+        ("RELAY_SCRAPERS", ","),
+        ("RELAY_UPSTREAM_API_KEY", "é"),
+        ("RELAY_UPSTREAM_API_KEY", "a b"),
+        ("RELAY_SUBMIT_WINDOW_S", "inf"),
+        ("RELAY_POLL_INTERVAL_S", "nan"),
+        ("RELAY_RESULT_TTL_S", "1e300"),
         ("RELAY_LEASE_S", "1"),
     ],
 )
@@ -75,6 +84,22 @@ def test_a_wrong_setting_is_named_in_one_line(monkeypatch: pytest.MonkeyPatch, n
         Settings.load()
     assert str(caught.value).startswith(name)
     assert "\n" not in str(caught.value)
+    assert "Value error" not in str(caught.value)
+
+
+def test_what_has_no_value_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A template's blank lines leave keys, clients file and address unset, so that nothing is paid for by mistake."""
+    for name in ("SCRAPELLM_API_KEY", "RELAY_UPSTREAM_API_KEY", "RELAY_CLIENTS_FILE", "RELAY_PUBLIC_URL"):
+        monkeypatch.setenv(name, " ")
+    settings = Settings.load()
+    assert (settings.upstream_api_key, settings.clients_file, settings.public_url) == (None, None, None)
+
+
+def test_a_dotenv_that_is_not_text_is_told(tmp_path: Path) -> None:
+    """One line, and no trace."""
+    (tmp_path / ".env").write_bytes(b"RELAY_PORT=1\xff\n")
+    with pytest.raises(ConfigurationError, match=r"^\.env: is not UTF-8$"):
+        Settings.load()
 
 
 def test_one_client_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,20 +25,33 @@ def connection_pool(settings: Settings, max_connections: int) -> ConnectionPool:
     timeouts: dict[str, Any] = {
         "socket_timeout": settings.store_timeout_s,
         "socket_connect_timeout": min(2.0, settings.store_timeout_s),
-        "socket_keepalive": True,
         "health_check_interval": 15,
         # Repeats are decided by the caller, not by the driver.
         "retry": Retry(NoBackoff(), 0),
     }
     try:
+        _check_database(settings.redis_url)
+        if not settings.redis_url.startswith("unix://"):
+            timeouts["socket_keepalive"] = True
         if settings.redis_url.startswith(f"{_SENTINEL}://"):
             return _sentinel_pool(settings.redis_url, timeouts)
-        return BlockingConnectionPool.from_url(
+        pool: ConnectionPool = BlockingConnectionPool.from_url(
             settings.redis_url, max_connections=max_connections, timeout=settings.store_timeout_s, **timeouts
         )
-    except ValueError:
+        # The driver looks at what else the URL says when it makes a connection.
+        pool.connection_class(**pool.connection_kwargs)
+    except (TypeError, ValueError):
         # What the driver says of it quotes parts of the URL, and with them the password.
         raise ConfigurationError(f"RELAY_REDIS_URL: {_FORM}") from None
+    return pool
+
+
+def _check_database(url: str) -> None:
+    """The driver takes what is no number for database 0. Raises ValueError."""
+    parts = urlsplit(url)
+    database = parts.path.removeprefix("/")
+    if parts.scheme in ("redis", "rediss") and database and not database.isdecimal():
+        raise ValueError("the database is no number")
 
 
 def _sentinel_pool(url: str, options: Mapping[str, Any]) -> ConnectionPool:

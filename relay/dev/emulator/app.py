@@ -30,7 +30,7 @@ _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 def build_app(settings: EmulatorSettings) -> web.Application:
     """The emulator as an application. It needs a runner that takes long request lines: see `start`.
 
-    Raises OSError where its journal cannot be read.
+    Raises ConfigurationError where its journal cannot be had.
     """
     app = web.Application(middlewares=[_answers])
     state = app[STATE] = State(settings)
@@ -44,7 +44,7 @@ def build_app(settings: EmulatorSettings) -> web.Application:
 async def start(settings: EmulatorSettings, host: str, port: int) -> web.AppRunner:
     """Serve in this loop; port 0 is any free one. The caller cleans the runner up.
 
-    Raises OSError where it cannot listen or read its journal.
+    Raises OSError where it cannot listen, ConfigurationError where its journal cannot be had.
     """
     runner = web.AppRunner(
         build_app(settings),
@@ -64,7 +64,7 @@ async def start(settings: EmulatorSettings, host: str, port: int) -> web.AppRunn
 
 
 async def run(settings: EmulatorSettings, host: str, port: int) -> None:
-    """Serve until cancelled. Raises OSError as `start` does."""
+    """Serve until cancelled. Raises what `start` does."""
     runner = await start(settings, host, port)
     try:
         await asyncio.Event().wait()

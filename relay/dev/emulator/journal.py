@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 
+from relay.core.errors import ConfigurationError
 from relay.dev.emulator.state import EmulatedJob
 
 _decoder = msgspec.json.Decoder(EmulatedJob)
@@ -21,21 +22,18 @@ class Journal:
     def read(self, since_s: float) -> list[EmulatedJob]:
         """The jobs that were taken after `since_s` (Unix seconds), in order; the file keeps no others.
 
-        A line that was cut off by a crash is passed over. Raises OSError.
+        A line that was cut off by a crash is passed over. Raises ConfigurationError where there can be no such file.
         """
-        if self._path is None or not self._path.exists():
+        if self._path is None:
             return []
-        jobs = []
-        for line in self._path.read_bytes().splitlines():
-            try:
-                job = _decoder.decode(line)
-            except ValueError:  # not JSON, not UTF-8, or not a job
-                continue
-            if job.created_s > since_s:
-                jobs.append(job)
-        fresh = self._path.with_name(self._path.name + ".new")
-        fresh.write_bytes(b"".join(map(_line, jobs)))
-        fresh.replace(self._path)
+        try:
+            known = self._path.read_bytes() if self._path.exists() else b""
+            jobs = [job for job in map(_job, known.splitlines()) if job is not None and job.created_s > since_s]
+            fresh = self._path.with_name(self._path.name + ".new")
+            fresh.write_bytes(b"".join(map(_line, jobs)))
+            fresh.replace(self._path)
+        except OSError as error:
+            raise ConfigurationError(f"EMULATOR_JOURNAL {self._path}: {error.strerror}") from error
         return jobs
 
     def append(self, job: EmulatedJob) -> None:
@@ -43,6 +41,13 @@ class Journal:
         if self._path is not None:
             with self._path.open("ab") as file:
                 file.write(_line(job))
+
+
+def _job(line: bytes) -> EmulatedJob | None:
+    try:
+        return _decoder.decode(line)
+    except ValueError:  # not JSON, not UTF-8, or not a job
+        return None
 
 
 def _line(job: EmulatedJob) -> bytes:

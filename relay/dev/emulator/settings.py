@@ -9,7 +9,7 @@ from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
 from relay.core.errors import ConfigurationError
-from relay.core.settings import SCRAPERS
+from relay.core.settings import NOT_UTF8, SCRAPERS, said
 
 
 class Fault(StrEnum):
@@ -136,4 +136,6 @@ class EmulatorSettings(BaseSettings):
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             name = str(first["loc"][0]) if first["loc"] else ""
-            raise ConfigurationError(f"EMULATOR_{name.upper()}: {first['msg']}") from error
+            raise ConfigurationError(f"EMULATOR_{name.upper()}: {said(error)}") from error
+        except UnicodeDecodeError as error:
+            raise ConfigurationError(NOT_UTF8) from error
