@@ -10,7 +10,7 @@ import structlog
 
 from relay.core.errors import StoreUnavailable
 from relay.core.model import ClientName
-from relay.core.policy import Finish
+from relay.core.policy import Finish, Trouble
 from relay.core.store.work import ClientLook, Lease, Look, SubmitClaim
 from worker.context import Context
 from worker.deliver import Deliverer
@@ -48,6 +48,18 @@ class Batches:
     def saw(self, look: Look) -> None:
         """Take note of what the pump has seen: the gates are judged by it."""
         self._look = look
+
+    async def run(self, task: str) -> None:
+        """One batch, by the name of its task."""
+        match task:
+            case Kind.SUBMIT:
+                await self.submit()
+            case Kind.POLL:
+                await self.poll()
+            case Kind.DELIVER:
+                await self.deliver()
+            case _:
+                await self.keep_house()
 
     async def submit(self) -> None:
         """Submit what is due, and end what waited too long."""
@@ -115,7 +127,9 @@ class Batches:
         self._turn += 1
         started = 0
         now_ms = context.store.now_ms()
-        shares = allowances(self._clients(), now_ms=now_ms, slots=slots, first=self._turn)
+        # Those that are not configured any more have no key to submit with.
+        known = {name: seen for name, seen in self._clients().items() if name in context.clients}
+        shares = allowances(known, now_ms=now_ms, slots=slots, first=self._turn)
         for client, share in shares.items():
             with context.runner.reserved(Kind.SUBMIT, share):
                 claims = await context.store.begin_submit(client, share)
@@ -164,7 +178,9 @@ class Batches:
 
     async def _claim_overdue(self, client: ClientName, seen: ClientLook) -> int:
         context = self._context
-        paused_by = seen.paused_by if seen.paused_until_ms > context.store.now_ms() else None
+        # A rate limit is no reason to give up what it has not let try: that may go on until its deadline.
+        out_of_credits = seen.paused_by is Trouble.CREDITS and seen.paused_until_ms > context.store.now_ms()
+        paused_by = Trouble.CREDITS if out_of_credits else None
         claims = await context.store.begin_submit(client, _CLAIM, overdue=True)
         if await self._given_back(claim.lease for claim in claims):
             return 0

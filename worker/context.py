@@ -28,6 +28,8 @@ class Context:
     jitter: Random = field(default_factory=Random)
     #: The pauses that this worker's own submits have run into, by `pause_name`: known here before the next look.
     pauses: dict[str, Pause] = field(default_factory=dict)
+    #: How often in a row each upstream key was over a limit.
+    _refusals: dict[str, int] = field(default_factory=dict)
 
     def upstream_key(self, client: ClientName) -> str:
         """The ScrapeLLM key that a client's jobs are submitted with: its own, or the operator's."""
@@ -40,6 +42,21 @@ class Context:
     def pause_name(self, client: ClientName) -> str:
         """What the pause of a client's upstream key is stored under: never the key itself."""
         return hash_api_key(self.upstream_key(client))[:16]
+
+    def refusals(self, client: ClientName, now_ms: int) -> int:
+        """How often in a row the client's upstream key is over a limit, the refusal that has just come included.
+
+        Those that come while its pause lasts were sent before it, and are the same one.
+        """
+        name = self.pause_name(client)
+        known = self.pauses.get(name)
+        if known is None or known.until_ms <= now_ms:
+            self._refusals[name] = self._refusals.get(name, 0) + 1
+        return self._refusals.get(name, 1)
+
+    def note_success(self, client: ClientName) -> None:
+        """The client's upstream key is not over a limit."""
+        self._refusals.pop(self.pause_name(client), None)
 
     def note_pause(self, client: ClientName, pause: Pause) -> None:
         """Hold back this worker's submits under the client's upstream key; the later end wins."""

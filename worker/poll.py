@@ -33,6 +33,10 @@ _OFF_LOOP_BYTES = 256 * 1024
 async def poll_step(context: Context, upstream: UpstreamClient, deliverer: Deliverer, claim: PollClaim) -> None:
     """Poll one claimed job, and carry on with its callback."""
     begun_ms = context.store.now_ms()
+    if policy.is_too_late(begun_ms, claim.deadline_ms, claim.failures):
+        # Asked since its deadline, without an answer: the slots are for those that were not.
+        await _finish(context, deliverer, claim, policy.TIMED_OUT, PollUnavailable("too late"))
+        return
     timeout_ms = policy.poll_timeout_ms(
         round(context.settings.upstream_timeout_s * 1000), now_ms=begun_ms, deadline_ms=claim.deadline_ms
     )

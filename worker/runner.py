@@ -6,7 +6,7 @@ A step outlives the arq task that began it. Alone knows which leases this proces
 import asyncio
 import contextlib
 import traceback
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -109,23 +109,29 @@ class StepRunner:
         while True:
             await asyncio.sleep(self._renew_s / 2)
             now = asyncio.get_running_loop().time()
-            old = {
-                task: held for task, held in self._held.items() if not held.lost and now - held.since_s >= self._renew_s
-            }
-            if not old:
-                continue
+            old = {task: held for task, held in self._held.items() if now - held.since_s >= self._renew_s}
             try:
-                lost = set(await self._store.renew(held.lease for held in old.values()))
+                await self._renew(old)
             except StoreUnavailable as error:
                 log.warning("leases not renewed", leases=len(old), reason=str(error))
-                continue
-            for held in old.values():
-                held.since_s, held.lost = now, held.lease in lost
-            # A step that was saved meanwhile has no lease any more, and misses none.
-            missed = sum(held.lost and task in self._held for task, held in old.items())
-            if missed:
-                # The steps go on: what they come to will be refused, and what they paid for counted.
-                log.warning("leases lost", leases=missed)
+
+    async def renew(self) -> None:
+        """Renew the leases of all steps now. Raises StoreUnavailable."""
+        await self._renew(dict(self._held))
+
+    async def _renew(self, steps: Mapping["asyncio.Task[None]", _Held]) -> None:
+        now = asyncio.get_running_loop().time()
+        held = {task: one for task, one in steps.items() if not one.lost}
+        if not held:
+            return
+        lost = set(await self._store.renew(one.lease for one in held.values()))
+        for one in held.values():
+            one.since_s, one.lost = now, one.lease in lost
+        # A step that was saved meanwhile has no lease any more, and misses none.
+        missed = sum(one.lost and task in self._held for task, one in held.items())
+        if missed:
+            # The steps go on: what they come to will be refused, and what they paid for counted.
+            log.warning("leases lost", leases=missed)
 
     async def drain(self, grace_s: float) -> int:
         """Wait for the steps under way; after `grace_s` cancel what is left. Returns how many that were."""

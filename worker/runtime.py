@@ -76,12 +76,18 @@ class Runtime:
     async def run(self, **ctx: object) -> None:
         """Run arq's worker, and a new one whenever it ends, until cancelled."""
         self._ctx = dict(ctx)
+        told = ""
         while True:
             worker = self._worker = self._build()
             try:
                 await worker.async_run()
             except (RedisError, OSError) as error:
-                log.warning("arq lost the store; starting it again", reason=type(error).__name__)
+                reason = type(error).__name__
+                if reason != told:
+                    log.warning("arq lost the store; starting it again", reason=reason)
+                told = reason
+                # Its address may lead to another server by now.
+                await self._pool.disconnect(inuse_connections=False)
             except Exception:
                 log.exception("arq failed; starting it again")
             finally:

@@ -97,6 +97,7 @@ async def _carry_out(context: Context, claim: SubmitClaim, outcome: SubmitOutcom
 
 
 async def _submitted(context: Context, claim: SubmitClaim, outcome: Submitted) -> None:
+    context.note_success(claim.client)
     delay = policy.first_poll(context.rules, now_ms=context.store.now_ms(), deadline_ms=claim.deadline_ms)
     log.debug("submitted", job_id=claim.lease.id, client=claim.client, tries=claim.tries)
     await _save(context, claim.lease, saved_submission(claim.lease, outcome.upstream_job_id, delay.delay_ms), paid=True)
@@ -105,15 +106,18 @@ async def _submitted(context: Context, claim: SubmitClaim, outcome: Submitted) -
 async def _trouble(
     context: Context, claim: SubmitClaim, trouble: Trouble, reason: str, retry_after_s: float | None
 ) -> None:
+    now_ms = context.store.now_ms()
+    limited = trouble in (Trouble.RATE_LIMITED, Trouble.CREDITS)
     decision = policy.after_submit_trouble(
         context.rules,
         trouble,
-        now_ms=context.store.now_ms(),
+        now_ms=now_ms,
         created_ms=claim.created_ms,
         deadline_ms=claim.deadline_ms,
         tries=claim.tries,
         retry_after_ms=round(retry_after_s * 1000) if retry_after_s is not None else None,
         jitter=context.jitter.random(),
+        refusals=context.refusals(claim.client, now_ms) if limited else 1,
     )
     log.warning(
         "submit did not go through",

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from worker.batches import Batches
-from worker.pump import Pump
+from worker.pump import HOUSE_TASK, Pump
 from worker.runner import Kind
 
 
@@ -25,20 +25,13 @@ async def deliver(ctx: Mapping[str, Any]) -> None:
 
 async def keep_house(ctx: Mapping[str, Any]) -> None:
     """Purge and repair."""
-    batches: Batches = ctx["batches"]
-    await batches.keep_house()
+    await _run(ctx, HOUSE_TASK)
 
 
-async def _run(ctx: Mapping[str, Any], kind: Kind) -> None:
+async def _run(ctx: Mapping[str, Any], task: str) -> None:
     batches: Batches = ctx["batches"]
     pump: Pump = ctx["pump"]
     try:
-        match kind:
-            case Kind.SUBMIT:
-                await batches.submit()
-            case Kind.POLL:
-                await batches.poll()
-            case Kind.DELIVER:
-                await batches.deliver()
+        await batches.run(task)
     finally:
-        pump.ended(kind)
+        pump.ended(task)

@@ -44,7 +44,7 @@ async def _parse(body: bytes) -> object:
 
 
 def _check_type(request: web.Request) -> None:
-    if "Content-Encoding" in request.headers:
+    if any(coding.strip().lower() != "identity" for coding in request.headers.getall("Content-Encoding", [])):
         raise Problem("unsupported_media_type", "Send the body uncompressed, without Content-Encoding.")
     types = request.headers.getall("Content-Type", [])
     if len(types) != 1 or request.content_type != "application/json":

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, Field, PlainValidator, ValidationInfo, WithJsonSchema
+from pydantic.config import JsonDict
 
+from relay.api.strict_json import MAX_INTEGER
 from relay.core.model import CallbackFormat, EventType, PayloadKind
 from relay.core.upstream_rules import COUNTRIES
 from relay.core.wire import encode
@@ -38,6 +40,9 @@ _REFUSED_HEADERS = frozenset(
     )
 )
 _REFUSED_HEADER_PREFIXES = ("content-", "webhook-", "proxy-")
+
+#: Numbers that every reader of JSON keeps exact.
+_EXACT_NUMBER: JsonDict = {"type": "number", "minimum": -MAX_INTEGER, "maximum": MAX_INTEGER}
 
 T = TypeVar("T")
 
@@ -75,7 +80,7 @@ def _country(value: str) -> str:
 
 def _number(value: float) -> int | float:
     # 300 and 300.0 are one JSON number.
-    return int(value) if value.is_integer() else value
+    return int(value) if value.is_integer() and abs(value) <= MAX_INTEGER else value
 
 
 def _param_name(value: str) -> str:
@@ -91,7 +96,7 @@ def _param(value: object) -> str | int | float | bool:
         case bool() | int():
             return value
         case float() if math.isfinite(value):
-            return value
+            return _number(value)
         case str() if len(value) <= _PARAM_CHARACTERS:
             return value
         case str():
@@ -231,9 +236,7 @@ ParamName = Annotated[
 ParamValue = Annotated[
     Any,
     PlainValidator(_param),
-    WithJsonSchema(
-        {"anyOf": [{"type": "string", "maxLength": _PARAM_CHARACTERS}, {"type": "number"}, {"type": "boolean"}]}
-    ),
+    WithJsonSchema({"anyOf": [{"type": "string", "maxLength": _PARAM_CHARACTERS}, _EXACT_NUMBER, {"type": "boolean"}]}),
 ]
 Params = Annotated[
     dict[ParamName, ParamValue],

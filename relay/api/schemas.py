@@ -121,7 +121,7 @@ def _moment(value: str) -> str:
     return value
 
 
-Moment = Annotated[str, AfterValidator(_moment), Field(max_length=64, json_schema_extra={"format": "date-time"})]
+Moment = Annotated[str, Field(max_length=64, json_schema_extra={"format": "date-time"}), AfterValidator(_moment)]
 
 
 class RedeliverRequest(_Strict):

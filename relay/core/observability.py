@@ -57,7 +57,7 @@ def _configure_own(shared: list[structlog.typing.Processor], level: int, *, as_j
         )
     else:
         structlog.configure(
-            processors=[*shared, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())],
+            processors=[*shared, _console()],
             wrapper_class=structlog.make_filtering_bound_logger(level),
             logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
             cache_logger_on_first_use=True,
@@ -66,9 +66,7 @@ def _configure_own(shared: list[structlog.typing.Processor], level: int, *, as_j
 
 def _configure_libraries(shared: list[structlog.typing.Processor], level: int, *, as_json: bool) -> None:
     last: list[structlog.typing.Processor] = (
-        [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
-        if as_json
-        else [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()] if as_json else [_console()]
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
@@ -81,6 +79,11 @@ def _configure_libraries(shared: list[structlog.typing.Processor], level: int, *
     root.handlers[:] = [handler]
     root.setLevel(level)
     logging.captureWarnings(capture=True)
+
+
+def _console() -> structlog.dev.ConsoleRenderer:
+    # Without the values of variables, which the default prints beside a trace: prompts and keys are among them.
+    return structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)
 
 
 def _json(_logger: object, _method: str, event: structlog.typing.EventDict) -> bytes:

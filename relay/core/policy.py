@@ -137,20 +137,28 @@ def after_submit_trouble(
     tries: int,
     retry_after_ms: int | None,
     jitter: float,
+    refusals: int = 1,
 ) -> SubmitDecision:
-    """What follows a submit that did not go through; `tries` counts it, from 1."""
+    """What follows a submit that did not go through; `tries` counts it, from 1.
+
+    `refusals`: how often in a row the upstream key was over a limit, this time included. A limit is the key's, so it is
+    that which the pause grows with, and not with the tries of the job that met it.
+    """
     if trouble is Trouble.AMBIGUOUS and not rules.resubmit_ambiguous:
         return _ambiguous()
     if now_ms >= deadline_ms:
         return TIMED_OUT
     if now_ms >= created_ms + rules.submit_window_ms:
         return _window_over(trouble)
-    delay_ms = _backoff_ms(tries, _BACKOFF_FIRST_MS, _BACKOFF_CAP_MS)
+    shared = trouble in (Trouble.RATE_LIMITED, Trouble.CREDITS)
+    delay_ms = _backoff_ms(refusals if shared else tries, _BACKOFF_FIRST_MS, _BACKOFF_CAP_MS)
+    if trouble is Trouble.RATE_LIMITED and retry_after_ms is not None:
+        # The upstream knows best.
+        delay_ms = _BACKOFF_FIRST_MS
     if trouble is Trouble.CREDITS:
         delay_ms = max(delay_ms, min(_CREDIT_PAUSE_MS, rules.submit_window_ms // _CREDIT_TRIES_PER_WINDOW))
     if retry_after_ms is not None:
         delay_ms = max(delay_ms, min(retry_after_ms, _RETRY_AFTER_CAP_MS))
-    shared = trouble in (Trouble.RATE_LIMITED, Trouble.CREDITS)
     pause_ms = delay_ms if shared else 0
     until_end_ms = submit_window_end_ms(rules, created_ms, deadline_ms) - now_ms
     return SubmitAfter(min(_jittered(delay_ms, jitter), until_end_ms), pause_ms)
@@ -182,6 +190,11 @@ def after_poll_trouble(
     if now_ms + delay_ms > deadline_ms + DEADLINE_SLACK_MS:
         return TIMED_OUT
     return PollAfter(delay_ms)
+
+
+def is_too_late(begun_ms: int, deadline_ms: int, failures: int) -> bool:
+    """Whether a poll is not worth its time any more: the job must have ended, and was asked for in vain before."""
+    return failures > 0 and begun_ms >= deadline_ms + DEADLINE_SLACK_MS
 
 
 def submit_timeout_ms(limit_ms: int, *, now_ms: int, deadline_ms: int) -> int:

@@ -232,7 +232,7 @@ class Snapshot:
     @classmethod
     def read(cls, dump: str) -> Self:
         """From what the script returns."""
-        parts: dict[str, dict[str, Any]] = {"hash": {}, "zset": {}, "list": {}, "string": {}, "stream": {}}
+        parts: dict[str, dict[str, Any]] = {"hash": {}, "zset": {}, "list": {}, "string": {}, "stream": {}, "set": {}}
         for key, kind, value in json.loads(dump) or []:
             parts[kind][key.removeprefix(PREFIX)] = value
         return cls(
@@ -423,6 +423,7 @@ for _, key in ipairs(redis.call('KEYS', KEYS[1] .. '*')) do
   local kind, value = redis.call('TYPE', key).ok, ''
   if kind == 'hash' then value = redis.call('HGETALL', key)
   elseif kind == 'zset' then value = redis.call('ZRANGE', key, 0, -1, 'WITHSCORES')
+  elseif kind == 'set' then value = redis.call('SMEMBERS', key)
   elseif kind == 'list' then value = redis.call('LRANGE', key, 0, -1)
   elseif kind == 'stream' then value = redis.call('XRANGE', key, '-', '+')
   elseif not string.find(key, ':res:', 1, true) then value = redis.call('GET', key) end

@@ -5,7 +5,14 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from relay.core.errors import IdempotencyKeyReused, JobExpired, NotFound, RateLimited, TooManyUnfinished
+from relay.core.errors import (
+    IdempotencyKeyReused,
+    JobExpired,
+    NotFound,
+    RateLimited,
+    StoreUnavailable,
+    TooManyUnfinished,
+)
 from relay.core.model import CallbackFormat, DeliveryStatus, EventType, JobStatus, PayloadKind
 from relay.core.store.records import encode_spec, encode_wishes, job_ids
 from tests.integration.store_harness import ACME, UMBRELLA, Bench, make_admission, make_callback, make_spec
@@ -58,8 +65,8 @@ async def test_asking_again_for_the_same_id_changes_nothing(bench: Bench) -> Non
     [job_id] = job_ids(bench.store.now_ms(), 1)
     spec = make_spec()
     args = (ACME, job_id, encode_spec(spec), encode_wishes(spec.callback), "hooks.example:443", 960_000, 900_000)
-    first = await bench.store._db.run("accept", *args, "key", "hash", 1000, 10, 1, 1000)
-    again = await bench.store._db.run("accept", *args, "key", "hash", 1000, 10, 1, 1000)
+    first = await bench.store._db.run("accept", *args, "key", "hash", 1000, 10, 1, 1000, 2**52)
+    again = await bench.store._db.run("accept", *args, "key", "hash", 1000, 10, 1, 1000, 2**52)
     assert first[:2] == again[:2]
     assert len((await bench.snapshot()).streams["ev:acme"]) == 1
 
@@ -191,3 +198,29 @@ class TestQuotaAndRate:
             await bench.store.accept(admission, make_spec())
         with pytest.raises(RateLimited):
             await bench.store.accept(admission, make_spec())
+
+
+async def test_a_stalled_store_accepts_nothing_late(bench: Bench) -> None:
+    """What its caller has given up, and answered 503 for, is refused when the store comes to it."""
+    db, not_after_ms = bench.store._db, bench.store.now_ms() - 1
+    args = (ACME, "job_" + "0" * 26, b"{}", "", "hooks.example:443", 960_000, 900_000)
+    [answer, _] = await db.run("accept", *args, "", "hash", 1000, 10, 100, 1000, not_after_ms)
+    assert answer == b"late"
+    assert not (await bench.snapshot()).jobs()
+
+
+async def test_a_clock_that_stepped_costs_one_answer(bench: Bench) -> None:
+    """After a step of the store's clock the first request is refused, and the next one is accepted."""
+    bench.store._db.saw_time(bench.store.now_ms() - 3_600_000)
+    with pytest.raises(StoreUnavailable):
+        await bench.accept()
+    await bench.accept()
+
+
+async def test_a_batch_that_is_refused_leaves_nothing(bench: Bench) -> None:
+    """Of equal requests at once one makes a batch, and the records of the others are gone."""
+    admission = make_admission(idempotency_key="k")
+    asked = [bench.store.accept_batch(admission, [make_spec()] * 300, None) for _ in range(5)]
+    answers = await asyncio.gather(*asked)
+    assert len({answer.batch_id for answer in answers}) == 1
+    assert len((await bench.snapshot()).jobs()) == 300

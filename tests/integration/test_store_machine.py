@@ -159,7 +159,9 @@ class StoreMachine(RuleBasedStateMachine):
         if stop_after == "stage":
             return
         unfinished = self.unfinished()
-        [answer, *_] = self.run(db.run("commit_batch", ACME, new, "", "0", 86_400_000, QUOTA, 100_000, 10_000, 5_000))
+        [answer, *_] = self.run(
+            db.run("commit_batch", ACME, new, "", "0", 86_400_000, QUOTA, 100_000, 10_000, 5_000, 2**52)
+        )
         assert (answer == b"accepted") == (unfinished + count <= QUOTA)
         if answer != b"accepted":
             return

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from relay.core.model import AttemptOutcome, BatchId, DeliveryStatus, EventType, JobStatus
+from relay.core.model import AttemptOutcome, BatchId, DeliveryStatus, EventType, Job, JobStatus
 from relay.core.store.work import Carried, Saved, saved_attempt, saved_outcome
 from tests.integration.store_harness import (
     ACME,
@@ -342,3 +342,14 @@ class TestCutOff:
             await bench.deliver_all()
         log = await bench.store.attempts(ACME, job.id)
         assert (len(log), log[0].number, log[-1].number) == (200, 7, 206)
+
+
+async def test_what_is_released_does_not_go_before_others(bench: Bench) -> None:
+    """A callback that was parked takes its turn among those that became due meanwhile."""
+    await bench.announced(4, destination=DEAD)
+    holders = await bench.work.begin_deliver(10)
+    await bench.announced(1, destination=HEALTHY)
+    await bench.let_pass(1)
+    await bench.work.save([failed(claim) for claim in holders])
+    claims = await bench.work.begin_deliver(1)
+    assert [claim.subject.spec.callback.destination for claim in claims if isinstance(claim.subject, Job)] == [HEALTHY]

@@ -597,3 +597,14 @@ async def told(bench: Bench, claim: DeliverClaim) -> bool:
     assert isinstance(claim.subject, Job)
     job = await bench.job(claim.lease.id)
     return replace(job, delivery=claim.subject.delivery) == claim.subject
+
+
+async def test_a_record_that_cannot_be_read_costs_only_itself(bench: Bench) -> None:
+    """Of a claim with a record that another version wrote, the others are returned."""
+    jobs = [await bench.accept() for _ in range(3)]
+    await bench.raw.hset(f"relay:{jobs[1].id}", "spec", "{}")
+    assert {claim.lease.id for claim in await bench.work.begin_submit(ACME, 10)} == {jobs[0].id, jobs[2].id}
+    await bench.raw.flushdb()
+    jobs = await bench.announced(3)
+    await bench.raw.hset(f"relay:{jobs[1].id}", "ec", "unheard_of")
+    assert {claim.lease.id for claim in await bench.work.begin_deliver(10)} == {jobs[0].id, jobs[2].id}

@@ -71,6 +71,7 @@ def trouble(
     tries: int = 1,
     retry_after_ms: int | None = None,
     jitter: float = 0.0,
+    refusals: int = 1,
 ) -> policy.SubmitDecision:
     """The decision after a submit with trouble, of a job created at 0."""
     return policy.after_submit_trouble(
@@ -82,6 +83,7 @@ def trouble(
         tries=tries,
         retry_after_ms=retry_after_ms,
         jitter=jitter,
+        refusals=refusals,
     )
 
 
@@ -92,6 +94,9 @@ def trouble(
         (trouble(Trouble.UNAVAILABLE, tries=3), SubmitAfter(4_000)),
         (trouble(Trouble.UNAVAILABLE, tries=3, jitter=0.5), SubmitAfter(4_400)),
         (trouble(Trouble.UNSENT, tries=500), SubmitAfter(60_000)),
+        (trouble(Trouble.RATE_LIMITED, tries=9), SubmitAfter(1_000, 1_000)),
+        (trouble(Trouble.RATE_LIMITED, refusals=3), SubmitAfter(4_000, 4_000)),
+        (trouble(Trouble.RATE_LIMITED, refusals=6, retry_after_ms=2_000), SubmitAfter(2_000, 2_000)),
         (trouble(Trouble.UNAVAILABLE, retry_after_ms=7_000), SubmitAfter(7_000)),
         (trouble(Trouble.UNAVAILABLE, retry_after_ms=10**9), SubmitAfter(300_000)),
         (trouble(Trouble.RATE_LIMITED, retry_after_ms=7_000), SubmitAfter(7_000, pause_ms=7_000)),
@@ -241,3 +246,12 @@ def test_after_an_attempt(decision: policy.DeliveryDecision, expected: policy.De
 def test_statuses(status: int, expected: AttemptOutcome) -> None:
     """Any 2xx is success, 410 stops for good, all else is a failure."""
     assert policy.classify_status(status) is expected
+
+
+@pytest.mark.parametrize(
+    ("begun_ms", "failures", "expected"),
+    [(967_999, 3, False), (968_000, 1, True), (968_000, 0, False), (999_000, 0, False), (0, 9, False)],
+)
+def test_a_poll_that_comes_too_late_is_not_made(begun_ms: int, failures: int, expected: bool) -> None:
+    """After the last moment only a job that was not asked for in vain before is asked for."""
+    assert policy.is_too_late(begun_ms, 960_000, failures) is expected

@@ -130,9 +130,15 @@ class Connection:
                     raise StoreUnavailable("the store is unreachable") from error
                 await asyncio.sleep(delay_s)
             except redis_errors.ResponseError as error:
-                if _is_unable(error):
-                    raise StoreUnavailable("the store cannot take writes now") from error
-                raise
+                if not _is_unable(error):
+                    raise
+                if _is_replica(error):
+                    # The address may lead to another server by now, which connections that stay open never notice.
+                    await self._pool.disconnect(inuse_connections=False)
+                raise StoreUnavailable("the store cannot take writes now") from error
+            except redis_errors.RedisError as error:
+                # Not a protocol that the driver understands, and the like.
+                raise StoreUnavailable("the store does not answer as it should") from error
 
     async def run(self, name: str, *args: bytes | str | float, repeat: bool = True) -> Any:
         """Run a script by the name of its file. Give `repeat=False` for one that is not idempotent.
@@ -174,6 +180,10 @@ class Connection:
             return await client.evalsha(sha, 1, self.prefix, *args)
         except redis_errors.NoScriptError:
             return await client.eval(source, 1, self.prefix, *args)
+
+
+def _is_replica(error: Exception) -> bool:
+    return isinstance(error, redis_errors.ReadOnlyError) or "READONLY" in str(error) or "MASTERDOWN" in str(error)
 
 
 def _is_unable(error: Exception) -> bool:

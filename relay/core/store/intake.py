@@ -36,6 +36,8 @@ STAGED_TTL_MS = 15 * 60 * 1000
 #: The relay that committed a batch enlists it; after this a worker does.
 _ENLIST_GRACE_MS = 5_000
 _FULL_RETRY_AFTER_S = 5
+#: How far the estimate of the store's clock may be off.
+_CLOCK_SLACK_MS = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +86,13 @@ class Intake(Queries):
             *(admission.client, job_id, records.encode_spec(spec), records.encode_wishes(spec.callback)),
             *(spec.callback.destination, round(spec.deadline_s * 1000), self._submit_window_ms),
             *(admission.idempotency_key or "", admission.body_hash, IDEMPOTENCY_TTL_MS),
-            *(admission.max_unfinished_jobs, admission.jobs_per_minute, self._events_kept),
+            *(admission.max_unfinished_jobs, admission.jobs_per_minute, self._events_kept, self._not_after_ms()),
         )
         if answer[0] == b"accepted":
             created_ms = int(answer[1])
             self._db.saw_time(int(answer[2]))
             return Accepted(_fresh_job(admission.client, job_id, spec, created_ms), replayed=False)
+        self._refuse_late(answer)
         known = JobId(_replayed(answer))
         try:
             return Accepted(await self.job(admission.client, known), replayed=True)
@@ -123,7 +126,12 @@ class Intake(Queries):
         answer = await self._db.run_durably(
             "commit_batch",
             *(admission.client, batch_id, *key, IDEMPOTENCY_TTL_MS, *quota, self._events_kept, _ENLIST_GRACE_MS),
+            self._not_after_ms(),
         )
+        self._refuse_late(answer)
+        if answer[0] != b"accepted":
+            # It cannot get live any more, and would take room until it is purged.
+            await self._drop_staged(batch_id, ids)
         if answer[0] == b"incomplete":
             raise StoreUnavailable("the batch was not stored whole")
         if answer[0] != b"accepted":
@@ -148,6 +156,21 @@ class Intake(Queries):
                 "enlist", batch_id, position, self._submit_window_ms, self._events_kept, *chunk
             )
         return len(ids) if position > 0 else 0
+
+    def _not_after_ms(self) -> int:
+        """Until when the store may still accept what is sent to it now: its answer is not waited for longer."""
+        return self._db.now_ms() + round(self._db.timeout_s * 1000) + _CLOCK_SLACK_MS
+
+    def _refuse_late(self, answer: Sequence[bytes]) -> None:
+        if answer[0] == b"late":
+            # Or its clock has stepped, and is right from now on.
+            self._db.saw_time(int(answer[1]))
+            raise StoreUnavailable("the store was stalled, and has not accepted it")
+
+    async def _drop_staged(self, batch_id: str, ids: Sequence[JobId]) -> None:
+        for start in range(0, len(ids), CHUNK):
+            last = int(start + CHUNK >= len(ids))
+            await self._db.run("drop_staged", batch_id, last, *ids[start : start + CHUNK])
 
     async def _replayed_batch(self, client: ClientName, batch_id: BatchId) -> AcceptedBatch:
         ids = await self._members(client, batch_id)

@@ -3,12 +3,14 @@
 import itertools
 import math
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
+import structlog
 
 from relay.core.model import (
     Attempt,
@@ -49,6 +51,10 @@ _PURGE_LATER_MS = 60_000
 #: longest delay.
 _FIRST_CLOSED_S = 5.0
 _CLOSED_SHARE = 0.1
+
+
+C = TypeVar("C")
+log = structlog.get_logger("store")
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,6 +306,11 @@ class WorkStore(Intake):
         poll, deliver, enlist, purge = counts
         return Look(int(now), poll, deliver, enlist, purge, clients, unresponsive, paused)
 
+    async def known_clients(self) -> set[ClientName]:
+        """Every client that ever had a job here, configured or not. Raises StoreUnavailable."""
+        names = await self._db.call(lambda: self._db.redis.smembers(self._db.key("clients")))
+        return {ClientName(name.decode()) for name in names}
+
     async def pause(self, key_name: str, length_ms: int, why: Trouble) -> None:
         """Hold back every submit under an upstream key, on all workers. Raises StoreUnavailable."""
         await self._db.run("pause", key_name, length_ms, why.value)
@@ -312,43 +323,13 @@ class WorkStore(Intake):
         `overdue` claims those whose submit window or deadline has ended instead, whatever holds the others back.
         """
         answer = await self._begin("begin_submit", client, count, *self._claim(count), int(overdue))
-        claims = []
-        for i in range(1, len(answer), 8):
-            job_id, token, spec, created, deadline, ambiguous, submits, last = answer[i : i + 8]
-            claims.append(
-                SubmitClaim(
-                    lease=Lease(job_id.decode(), token.decode()),
-                    client=client,
-                    spec=records.decode_spec(spec),
-                    created_ms=int(created),
-                    deadline_ms=int(deadline),
-                    was_ambiguous=bool(ambiguous),
-                    tries=int(submits) + 1,
-                    last=Trouble(last.decode()) if last else None,
-                )
-            )
-        return claims
+        rows = (answer[i : i + 8] for i in range(1, len(answer), 8))
+        return _readable(rows, lambda row: _submit_claim(client, row))
 
     async def begin_poll(self, count: int) -> list[PollClaim]:
         """Claim up to `count` due polls. Raises StoreUnavailable."""
         answer = await self._begin("begin_poll", count, *self._claim(count))
-        claims = []
-        for i in range(1, len(answer), 8):
-            job_id, token, client, upstream, submitted, deadline, failures, wishes = answer[i : i + 8]
-            events, thin = records.decode_wishes(wishes.decode())
-            claims.append(
-                PollClaim(
-                    lease=Lease(job_id.decode(), token.decode()),
-                    client=ClientName(client.decode()),
-                    upstream_job_id=upstream.decode(),
-                    submitted_ms=int(submitted),
-                    deadline_ms=int(deadline),
-                    failures=int(failures),
-                    events=events,
-                    thin=thin,
-                )
-            )
-        return claims
+        return _readable((answer[i : i + 8] for i in range(1, len(answer), 8)), _poll_claim)
 
     async def begin_deliver(self, count: int) -> list[DeliverClaim]:
         """Claim up to `count` due callbacks, as their destinations have permits; none only where there are none.
@@ -362,7 +343,7 @@ class WorkStore(Intake):
             )
             # A large backlog is parked some at a time, so that the store's other clients get their turn.
             if rows or not more:
-                return [_deliver_claim(row) for row in rows]
+                return _readable(rows, _deliver_claim)
 
     def _claim(self, count: int) -> tuple[str, int, int]:
         number = next(self._numbers)
@@ -421,10 +402,7 @@ class WorkStore(Intake):
         answer = await self._db.run("purge", count, _PURGE_LATER_MS)
         for i in range(1, len(answer), 3):
             batch_id, first, n = answer[i : i + 3]
-            ids = records.consecutive(JobId(first.decode()), int(n))
-            for start in range(0, len(ids), CHUNK):
-                last = int(start + CHUNK >= len(ids))
-                await self._db.run("drop_staged", batch_id, last, *ids[start : start + CHUNK])
+            await self._drop_staged(batch_id.decode(), records.consecutive(JobId(first.decode()), int(n)))
         return int(answer[0])
 
     async def account(self, client: ClientName) -> dict[str, float]:
@@ -464,6 +442,47 @@ def _save_answer(answer: Sequence[Any]) -> SaveAnswer:
             return Carried(_deliver_claim(answer[2]))
         case _:
             return Refused()
+
+
+def _readable(rows: Iterable[Sequence[Any]], read: Callable[[Sequence[Any]], C]) -> list[C]:
+    """The claims that can be read. One that cannot, as another version wrote it, must not cost the others theirs."""
+    claims: list[C] = []
+    for row in rows:
+        try:
+            claims.append(read(row))
+        except (ValueError, LookupError, msgspec.MsgspecError, zlib.error) as error:
+            why = type(error).__name__
+            log.error("a record cannot be read: its lease runs out", id=row[0].decode(), error=why)  # noqa: TRY400 - what it says may quote the record
+    return claims
+
+
+def _submit_claim(client: ClientName, row: Sequence[Any]) -> SubmitClaim:
+    job_id, token, spec, created, deadline, ambiguous, submits, last = row
+    return SubmitClaim(
+        lease=Lease(job_id.decode(), token.decode()),
+        client=client,
+        spec=records.decode_spec(spec),
+        created_ms=int(created),
+        deadline_ms=int(deadline),
+        was_ambiguous=bool(ambiguous),
+        tries=int(submits) + 1,
+        last=Trouble(last.decode()) if last else None,
+    )
+
+
+def _poll_claim(row: Sequence[Any]) -> PollClaim:
+    job_id, token, client, upstream, submitted, deadline, failures, wishes = row
+    events, thin = records.decode_wishes(wishes.decode())
+    return PollClaim(
+        lease=Lease(job_id.decode(), token.decode()),
+        client=ClientName(client.decode()),
+        upstream_job_id=upstream.decode(),
+        submitted_ms=int(submitted),
+        deadline_ms=int(deadline),
+        failures=int(failures),
+        events=events,
+        thin=thin,
+    )
 
 
 def _deliver_claim(row: Sequence[Any]) -> DeliverClaim:

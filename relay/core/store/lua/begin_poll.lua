@@ -13,7 +13,6 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', due, '-inf', int(NOW), 'LIMIT', 
     local token = boot .. '.' .. int(number)
     number = number + 1
     redis.call('HSET', key, 'tok', token, 'le', int(NOW + lease))
-    redis.call('HINCRBY', key, 'polls', 1)
     redis.call('ZADD', due, int(NOW + lease), id)
     for _, v in ipairs({id, token, r[1], r[2], r[3], r[4], r[5] or '0', r[6]}) do out[#out + 1] = v end
   end

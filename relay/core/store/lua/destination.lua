@@ -39,7 +39,8 @@ local function unpark(where, limit)
   local popped = redis.call('ZPOPMIN', P .. 'parked:' .. where, count)
   for i = 1, #popped, 2 do
     redis.call('HSET', P .. popped[i], 'k', 'deliver')
-    redis.call('ZADD', P .. 'due:deliver', popped[i + 1], popped[i])
+    -- Due now, and not since it was parked: it must not go before other destinations' callbacks that wait their turn.
+    redis.call('ZADD', P .. 'due:deliver', int(NOW), popped[i])
     redis.call('ZADD', P .. 'flight:' .. where, int(NOW + RESERVED_MS), popped[i])
   end
 end
