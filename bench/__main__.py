@@ -1,7 +1,7 @@
 """`make bench`: what one relayed job costs in CPU time, against a plain script that does the same and keeps nothing.
 
-Both poll as often, against the same emulator and inbox, in one run; the ratio is what counts. The script is one process;
-of the relay's three the worker does the same work, the HTTP service accepts, and the store keeps.
+Both poll as often, against the same emulator and inbox, in one run; the ratio is what counts. The script is one
+process; of the relay's three the worker does the same work, the HTTP service accepts, and the store keeps.
 """
 
 import argparse
