@@ -14,7 +14,16 @@ HEAD = """# Configuration
 Made from the settings by `.ci/configuration_page.py`; a test holds the two together.
 
 Every setting is an environment variable (or a line of `.env` in the working directory). Lists are comma-separated. A
-setting that is wrong or missing stops the process at once, with one line that names it and exit code 2.
+setting that is wrong or missing stops the process at once, with one line that names it and exit code 2. Settings are
+read when a process starts.
+
+- `RELAY_CALLBACK_REFUSED_PORTS` **replaces** the default list, so name those that you still want refused. The default
+  is `REFUSED_PORTS` in `relay/core/settings.py`: the "bad ports" of the [WHATWG Fetch
+  standard](https://fetch.spec.whatwg.org/#port-blocking), which browsers block, and those of Redis (6379, 6380).
+- Callbacks go to public addresses, unless `RELAY_CALLBACK_ALLOWED_NETWORKS` names others. `scrapellm-relay dev` and
+  `demo` allow this machine's own (127.0.0.0/8, ::1).
+- The commands for clients (`submit`, `batch`, `jobs`, `redeliver`, `destinations`) read `RELAY_API_KEY`, and for the
+  address of the relay `RELAY_URL`: `http://127.0.0.1:8080` where it is not set.
 
 | variable | default | |
 |---|---|---|
@@ -25,8 +34,9 @@ CLIENTS = """
 
 One client: `RELAY_API_KEY` and `RELAY_SIGNING_SECRET`; it is called `default`. `scrapellm-relay keygen` makes both.
 
-Many: `RELAY_CLIENTS_FILE` names a TOML file with a section per client. API keys are kept as their SHA-256, which
-`keygen` prints beside the key.
+Many: `RELAY_CLIENTS_FILE` names a TOML file with a section per client, and the two settings above don't count. API
+keys are kept as their SHA-256, which `keygen` prints beside the key. How keys and secrets are changed:
+[operations.md](operations.md#changing-keys-and-secrets).
 
 ```toml
 [clients.acme]

@@ -15,6 +15,7 @@ from relay.api.context import (
     LIMITS,
     METRICS,
     OPENAPI,
+    PRESSURE,
     RULES,
     RUNNING,
     SETTINGS,
@@ -27,6 +28,7 @@ from relay.api.link import StoreLink
 from relay.api.metrics import HttpMetrics
 from relay.api.middleware import add_headers, observe
 from relay.api.openapi import build
+from relay.api.pressure import Pressure
 from relay.api.routes import add_routes
 from relay.api.server import HANDLER_ARGS
 from relay.core.egress import CallbackGuard
@@ -51,12 +53,13 @@ def build_app(
     app[AUTHENTICATOR] = Authenticator(known.values())
     app[RULES] = Rules(scrapers=settings.scrapers, thin=settings.public_url is not None)
     app[METRICS] = HttpMetrics()
+    app[PRESSURE] = Pressure(settings.store_full_share, app[METRICS])
     app[OPENAPI] = encode(build(settings))
     app[RUNNING] = set()
     app[EVENTS] = EventHub(app[LIMITS].events_buffered)
     app.on_response_prepare.append(add_headers)
     app.on_shutdown.append(_release_waiting)
-    app.cleanup_ctx.extend([_store, _callback_guard, _event_reader])
+    app.cleanup_ctx.extend([_store, _callback_guard, _event_reader, _pressure])
     add_routes(app)
     return app
 
@@ -83,6 +86,12 @@ async def _event_reader(app: web.Application) -> AsyncIterator[None]:
     reader = asyncio.create_task(app[EVENTS].run(app[STORE], list(clients)), name="event-reader")
     yield
     await end(reader)
+
+
+async def _pressure(app: web.Application) -> AsyncIterator[None]:
+    watcher = asyncio.create_task(app[PRESSURE].run(app[STORE]), name="pressure")
+    yield
+    await end(watcher)
 
 
 async def _release_waiting(app: web.Application) -> None:

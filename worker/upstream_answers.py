@@ -1,7 +1,8 @@
 """What the upstream's answers mean: the outcomes of a submit and of a poll, read from status and body, purely.
 
-Alone knows the upstream's statuses and documents (UPSTREAM.md). Nothing that the upstream says raises: what cannot be
-read is an outcome too. Upstream ids are in no repr, nor are the upstream's words, which may repeat a prompt or an id.
+Alone knows the upstream's statuses and documents (docs/upstream.md). Nothing that the upstream says raises: what cannot
+be read is an outcome too. Upstream ids are in no repr, and neither are the upstream's words, which may repeat a prompt
+or an id.
 """
 
 from collections.abc import Mapping, Sequence
@@ -268,6 +269,6 @@ def _moment_ms(value: object) -> int | None:
     except ValueError:
         return None
     if moment.tzinfo is None:
-        # The upstream's times are UTC (UPSTREAM.md, "Poll").
+        # The upstream's times are UTC (docs/upstream.md, "Poll").
         moment = moment.replace(tzinfo=UTC)
     return round(moment.timestamp() * 1000)

@@ -4,11 +4,13 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from aiohttp import web
 
-from relay.api.context import AUTHENTICATOR, CLIENT, STORE
+from relay.api.context import AUTHENTICATOR, CLIENT, PRESSURE, SETTINGS, STORE
+from relay.api.problems import Problem
 from relay.core.settings import Client
 from relay.core.store import Admission, Store
 from relay.core.wire import encode
 
+_FULL_RETRY_AFTER = "10"
 ClientHandler = Callable[[web.Request, Client], Awaitable[web.StreamResponse]]
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -29,12 +31,22 @@ def store_of(request: web.Request) -> Store:
     return request.app[STORE].store
 
 
-def admission(client: Client, idempotency_key: str | None, body_hash: str) -> Admission:
-    """What the store checks besides the job itself."""
+async def admission(request: web.Request, client: Client, idempotency_key: str | None, body_hash: str) -> Admission:
+    """What the store checks besides the job itself.
+
+    Raises Problem (503) while the store is nearly full: what was accepted before needs the rest of its memory.
+    """
+    if await request.app[PRESSURE].still_high(store_of(request)):
+        raise Problem(
+            "store_unavailable",
+            "The store is nearly full. Try again later.",
+            headers={"Retry-After": _FULL_RETRY_AFTER},
+        )
     return Admission(
         client=client.name,
         max_unfinished_jobs=client.max_unfinished_jobs,
         jobs_per_minute=client.jobs_per_minute,
+        max_unfinished_of_all=request.app[SETTINGS].max_unfinished_jobs,
         idempotency_key=idempotency_key,
         body_hash=body_hash,
     )

@@ -27,7 +27,7 @@ async def submit(request: web.Request, client: Client) -> web.StreamResponse:
     batch = await asyncio.to_thread(_draft, document, request.app[RULES])
     leads = await intake.judge(request.app[GUARD], client, batch.jobs, batch.url)
     specs, callback, body_hash = await asyncio.to_thread(_finish, batch, leads)
-    done = await store_of(request).accept_batch(admission(client, key, body_hash), specs, callback)
+    done = await store_of(request).accept_batch(await admission(request, client, key, body_hash), specs, callback)
     if not done.replayed:
         request.app[METRICS].jobs_accepted.labels(client.name, "batch").inc(done.count)
     return accepted(

@@ -1,4 +1,4 @@
-"""Reads request bodies: 415, 413, 408, then 400, in this order (API.md, "Errors"). Alone touches the raw bytes."""
+"""Reads request bodies: 415, 413, 408, then 400, in this order (docs/api.md, "Errors"). Alone touches the raw bytes."""
 
 import asyncio
 

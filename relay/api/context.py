@@ -11,6 +11,7 @@ from relay.api.fields import Rules
 from relay.api.hub import EventHub
 from relay.api.link import StoreLink
 from relay.api.metrics import HttpMetrics
+from relay.api.pressure import Pressure
 from relay.core.egress import CallbackGuard
 from relay.core.model import ClientName
 from relay.core.settings import Client, Settings
@@ -18,7 +19,7 @@ from relay.core.settings import Client, Settings
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Numbers of the wire contract (API.md) and of this service; tests make them small."""
+    """Numbers of the wire contract (docs/api.md) and of this service; tests make them small."""
 
     body_bytes: int = 1024 * 1024
     batch_body_bytes: int = 64 * 1024 * 1024
@@ -46,6 +47,7 @@ STORE: web.AppKey[StoreLink] = web.AppKey("store", StoreLink)
 EVENTS: web.AppKey[EventHub] = web.AppKey("events", EventHub)
 GUARD: web.AppKey[CallbackGuard] = web.AppKey("guard", CallbackGuard)
 METRICS: web.AppKey[HttpMetrics] = web.AppKey("metrics", HttpMetrics)
+PRESSURE: web.AppKey[Pressure] = web.AppKey("pressure", Pressure)
 #: The OpenAPI document, as JSON.
 OPENAPI: web.AppKey[bytes] = web.AppKey("openapi", bytes)
 #: The client of an authenticated request, for the access log.

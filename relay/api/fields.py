@@ -1,4 +1,4 @@
-"""The rules of single fields (API.md, the table under `POST /v1/jobs`), as types that pydantic checks and describes.
+"""The rules of single fields (docs/api.md, "POST /v1/jobs"), as types that pydantic checks and describes.
 
 Rules that depend on the configuration come in through the validation context, a `Rules`.
 """

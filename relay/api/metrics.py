@@ -35,6 +35,13 @@ class HttpMetrics:
             namespace=NAMESPACE,
             registry=self.registry,
         )
+        self.store_memory = Gauge(
+            "store_memory_bytes",
+            "Memory of the store: used, and the most that it may use (0: no limit).",
+            ("what",),
+            namespace=NAMESPACE,
+            registry=self.registry,
+        )
         self.long_polls = Gauge(
             "long_polls_open", "Requests that wait for an outcome.", namespace=NAMESPACE, registry=self.registry
         )

@@ -133,9 +133,8 @@ def of_core(error: core.RelayError) -> Problem:
         case core.RateLimited():
             return _later("rate_limited", "This client has used up its requests for now.", error.retry_after_s)
         case core.TooManyUnfinished():
-            return _later(
-                "too_many_unfinished", "This client has too many jobs without an outcome.", error.retry_after_s
-            )
+            who = "This relay" if error.of_all else "This client"
+            return _later("too_many_unfinished", f"{who} has too many jobs without an outcome.", error.retry_after_s)
         case _:
             raise error
 

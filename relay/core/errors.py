@@ -63,4 +63,8 @@ class RateLimited(_TryLater):
 
 
 class TooManyUnfinished(_TryLater):
-    """The client has as many jobs without an outcome as it may have."""
+    """The client, or with `of_all` all clients together, have as many jobs without an outcome as they may have."""
+
+    def __init__(self, retry_after_s: int, *, of_all: bool = False) -> None:
+        super().__init__(retry_after_s)
+        self.of_all = of_all

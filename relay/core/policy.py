@@ -10,7 +10,7 @@ from enum import StrEnum
 
 from relay.core.model import EVENT_OF_STATUS, AttemptOutcome, ErrorCode, EventType, JobError, JobStatus
 
-#: A job ends at most this long after its deadline (API.md says 10 s); what is left is for the save.
+#: A job ends at most this long after its deadline (docs/api.md says 10 s); what is left is for the save.
 DEADLINE_SLACK_MS = 8_000
 #: A submit may take this long past it: what it came to is still polled in time.
 _SUBMIT_SLACK_MS = 5_000

@@ -165,6 +165,13 @@ class Settings(BaseSettings):
         SCRAPERS, description="The scrapers that jobs may name.", min_length=1
     )
 
+    max_unfinished_jobs: int = Field(
+        1_000_000, ge=1, description="Jobs without an outcome that all clients together may have."
+    )
+    store_full_share: float = Field(
+        0.9, gt=0, le=1, description="New jobs get 503 while the store uses more than this share of its `maxmemory`."
+    )
+
     host: str = Field("0.0.0.0", description="The address that the relay listens on.")  # noqa: S104 - a container's service
     port: int = Field(8080, ge=0, le=65535, description="The relay's port.")
     worker_host: str = Field("0.0.0.0", description="Where the worker serves health and metrics.")  # noqa: S104 - as above

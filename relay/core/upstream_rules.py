@@ -1,6 +1,6 @@
 """What the upstream would refuse, so that it can be refused before a job is accepted.
 
-Alone knows the upstream's rules about countries (UPSTREAM.md, "Submit"). Scrapers that are not named here have none.
+Alone knows the upstream's rules about countries (docs/upstream.md, "Submit"). Scrapers not named here have none.
 """
 
 from collections.abc import Mapping

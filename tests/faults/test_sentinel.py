@@ -8,8 +8,8 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from tests.faults.sentinels import Cluster, eventually
-from tests.processes import System
+from tests.faults.sentinels import Cluster
+from tests.processes import System, eventually
 
 pytestmark = pytest.mark.faults
 

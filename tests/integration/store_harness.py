@@ -75,6 +75,7 @@ def make_admission(client: ClientName = ACME, **changes: Any) -> Admission:
         "client": client,
         "max_unfinished_jobs": 1_000,
         "jobs_per_minute": 100_000,
+        "max_unfinished_of_all": 100_000,
         "idempotency_key": None,
         "body_hash": "0" * 64,
     }
@@ -335,6 +336,8 @@ class Snapshot:
         assert {key: set(m) for key, m in self.sets.items() if key.startswith("ix:")} == truth
         counted = {key.removeprefix("unlisted:"): int(n) for key, n in self.strings.items() if "unlisted:" in key}
         assert {client: n for client, n in counted.items() if n} == dict(waiting)
+        open_ = sum(job["s"] in {"queued", "pending"} for job in self.jobs().values()) + sum(waiting.values())
+        assert int(self.strings.get("unfinished", 0)) == open_
 
     def _check_batches(self) -> None:
         members: dict[str, list[Mapping[str, str]]] = {}
@@ -392,7 +395,7 @@ def where_of(record: Mapping[str, str]) -> str:
 
 
 def _follows(kind: str, before: tuple[str, str] | None, after: tuple[str, str]) -> bool:
-    """Whether one event may come after another: the state machine of DESIGN.md."""
+    """Whether one event may come after another: the state machine of docs/architecture.md, "A job's way"."""
     status, delivery = after
     if before is None:
         return after == ("queued", "waiting") if kind == "job" else status == "open" and delivery in {"", "waiting"}

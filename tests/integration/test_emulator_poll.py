@@ -1,4 +1,4 @@
-"""The emulated upstream's poll: what is told of a job, and for how long (UPSTREAM.md, "Poll")."""
+"""The emulated upstream's poll: what is told of a job, and for how long (docs/upstream.md, "Poll")."""
 
 import uuid
 from datetime import UTC, datetime, timedelta

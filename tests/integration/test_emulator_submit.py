@@ -1,4 +1,4 @@
-"""The emulated upstream's submit: what is taken, what is refused, and what it costs (UPSTREAM.md, "Submit")."""
+"""The emulated upstream's submit: what is taken, what is refused, and what it costs (docs/upstream.md, "Submit")."""
 
 import uuid
 

@@ -70,7 +70,7 @@ class HalfWay:
         answer: list[bytes] = await self.bench.store._db.run(
             "commit_batch",
             *(admission.client, self.batch_id, admission.idempotency_key or "", admission.body_hash, 86_400_000),
-            *(admission.max_unfinished_jobs, admission.jobs_per_minute, 10_000, 5_000, 2**52),
+            *(admission.max_unfinished_jobs, admission.jobs_per_minute, 10_000, 5_000, 2**52, 2**52),
         )
         return answer
 

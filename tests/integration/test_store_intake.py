@@ -65,8 +65,8 @@ async def test_asking_again_for_the_same_id_changes_nothing(bench: Bench) -> Non
     [job_id] = job_ids(bench.store.now_ms(), 1)
     spec = make_spec()
     args = (ACME, job_id, encode_spec(spec), encode_wishes(spec.callback), "hooks.example:443", 960_000, 900_000)
-    first = await bench.store._db.run("accept", *args, "key", "hash", 1000, 10, 1, 1000, 2**52)
-    again = await bench.store._db.run("accept", *args, "key", "hash", 1000, 10, 1, 1000, 2**52)
+    first = await bench.store._db.run("accept", *args, "key", "hash", 1000, 10, 1, 1000, 2**52, 2**52)
+    again = await bench.store._db.run("accept", *args, "key", "hash", 1000, 10, 1, 1000, 2**52, 2**52)
     assert first[:2] == again[:2]
     assert len((await bench.snapshot()).streams["ev:acme"]) == 1
 
@@ -204,7 +204,7 @@ async def test_a_stalled_store_accepts_nothing_late(bench: Bench) -> None:
     """What its caller has given up, and answered 503 for, is refused when the store comes to it."""
     db, not_after_ms = bench.store._db, bench.store.now_ms() - 1
     args = (ACME, "job_" + "0" * 26, b"{}", "", "hooks.example:443", 960_000, 900_000)
-    [answer, _] = await db.run("accept", *args, "", "hash", 1000, 10, 100, 1000, not_after_ms)
+    [answer, _] = await db.run("accept", *args, "", "hash", 1000, 10, 100, 1000, not_after_ms, 100)
     assert answer == b"late"
     assert not (await bench.snapshot()).jobs()
 
@@ -224,3 +224,19 @@ async def test_a_batch_that_is_refused_leaves_nothing(bench: Bench) -> None:
     answers = await asyncio.gather(*asked)
     assert len({answer.batch_id for answer in answers}) == 1
     assert len((await bench.snapshot()).jobs()) == 300
+
+
+async def test_all_clients_together_have_a_limit(bench: Bench) -> None:
+    """One client's jobs count against what another one may still have, whole batches or not at all."""
+    for client in (ACME, UMBRELLA):
+        await bench.store.accept(make_admission(client, max_unfinished_of_all=4), make_spec())
+    few = make_admission(UMBRELLA, max_unfinished_of_all=4)
+    with pytest.raises(TooManyUnfinished) as caught:
+        await bench.store.accept_batch(few, [make_spec()] * 3, None)
+    assert caught.value.of_all
+    await bench.store.accept_batch(few, [make_spec()] * 2, None)
+    with pytest.raises(TooManyUnfinished):
+        await bench.store.accept(make_admission(ACME, max_unfinished_of_all=4), make_spec())
+    await bench.submit_all()
+    await bench.finish_all()
+    await bench.store.accept(make_admission(ACME, max_unfinished_of_all=4), make_spec())

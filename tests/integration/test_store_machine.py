@@ -160,7 +160,7 @@ class StoreMachine(RuleBasedStateMachine):
             return
         unfinished = self.unfinished()
         [answer, *_] = self.run(
-            db.run("commit_batch", ACME, new, "", "0", 86_400_000, QUOTA, 100_000, 10_000, 5_000, 2**52)
+            db.run("commit_batch", ACME, new, "", "0", 86_400_000, QUOTA, 100_000, 10_000, 5_000, 2**52, 2**52)
         )
         assert (answer == b"accepted") == (unfinished + count <= QUOTA)
         if answer != b"accepted":

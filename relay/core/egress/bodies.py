@@ -6,7 +6,7 @@ import re
 
 import aiohttp
 
-#: What an attempt keeps of a receiver's answer (API.md, `response_excerpt`).
+#: What an attempt keeps of a receiver's answer (docs/api.md, "Reading and changing jobs").
 EXCERPT_BYTES = 1024
 #: Bodies up to this are read to their end, so that the connection can be used again; longer ones are cut off.
 _READ_AT_MOST_BYTES = 16 * 1024

@@ -14,7 +14,7 @@ from relay.core.egress.resolver import AresResolver, HostResolver
 from relay.core.egress.urls import CallbackUrl, RefusedUrl, UrlPolicy, is_loopback_name, parse_callback_url
 from relay.core.settings import Client, Settings
 
-#: How long accepting waits for the DNS (API.md, "The address guard").
+#: How long accepting waits for the DNS (docs/api.md, "The address guard").
 _RESOLVE_WITHIN_S = 2.0
 #: How long a verdict on a name serves further URLs; sending asks again in any case.
 _REMEMBER_S = 5.0

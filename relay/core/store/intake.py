@@ -27,7 +27,7 @@ from relay.core.model import (
 from relay.core.store import records
 from relay.core.store.queries import Queries
 
-#: How long an idempotency key is kept (API.md, "POST /v1/jobs").
+#: How long an idempotency key is kept (docs/api.md, "Idempotency").
 IDEMPOTENCY_TTL_MS = 24 * 3600 * 1000
 #: Records per script: 10,000 at once would stall every other client of the store for 54 to 198 ms (measured).
 CHUNK = 200
@@ -47,6 +47,8 @@ class Admission:
     client: ClientName
     max_unfinished_jobs: int
     jobs_per_minute: int
+    #: Of all clients together.
+    max_unfinished_of_all: int
     #: Checked by the caller: 1 to 255 visible ASCII characters, or None.
     idempotency_key: str | None
     #: Of the validated, defaulted body and its kind, in hex.
@@ -87,6 +89,7 @@ class Intake(Queries):
             *(spec.callback.destination, round(spec.deadline_s * 1000), self._submit_window_ms),
             *(admission.idempotency_key or "", admission.body_hash, IDEMPOTENCY_TTL_MS),
             *(admission.max_unfinished_jobs, admission.jobs_per_minute, self._events_kept, self._not_after_ms()),
+            admission.max_unfinished_of_all,
         )
         if answer[0] == b"accepted":
             created_ms = int(answer[1])
@@ -109,7 +112,8 @@ class Intake(Queries):
         count = len(specs)
         quota = (admission.max_unfinished_jobs, admission.jobs_per_minute)
         key = (admission.idempotency_key or "", admission.body_hash)
-        answer = await self._db.run("admit", admission.client, *key, count, *quota)
+        of_all = admission.max_unfinished_of_all
+        answer = await self._db.run("admit", admission.client, *key, count, *quota, of_all)
         if answer[0] != b"admitted":
             return await self._replayed_batch(admission.client, BatchId(_replayed(answer)))
         now_ms = self._db.now_ms()
@@ -126,7 +130,7 @@ class Intake(Queries):
         answer = await self._db.run_durably(
             "commit_batch",
             *(admission.client, batch_id, *key, IDEMPOTENCY_TTL_MS, *quota, self._events_kept, _ENLIST_GRACE_MS),
-            self._not_after_ms(),
+            *(self._not_after_ms(), of_all),
         )
         self._refuse_late(answer)
         if answer[0] != b"accepted":
@@ -200,8 +204,8 @@ def _replayed(answer: Sequence[bytes]) -> str:
             raise IdempotencyKeyReused("the key was used with another body")
         case b"expired":
             raise JobExpired("what the key made has been purged")
-        case b"full":
-            raise TooManyUnfinished(_FULL_RETRY_AFTER_S)
+        case b"full" | b"crowded":
+            raise TooManyUnfinished(_FULL_RETRY_AFTER_S, of_all=answer[0] == b"crowded")
         case b"rate":
             raise RateLimited(max(1, int(answer[1])))
         case other:

@@ -191,6 +191,11 @@ class Queries:
             records.destination_of_row(name, answers[2 * i], int(answers[2 * i + 1])) for i, name in enumerate(names)
         ]
 
+    async def memory(self) -> tuple[int, int]:
+        """Bytes that the store uses, and the most that it may use; 0 for no limit. Raises StoreUnavailable."""
+        memory = await self._db.call(lambda: self._db.redis.info("memory"))
+        return int(memory.get("used_memory", 0)), int(memory.get("maxmemory", 0))
+
     async def check_writable(self) -> None:
         """Raises StoreUnavailable unless the store takes writes."""
         await self._db.call(lambda: self._db.redis.set(self._db.key("writable"), b"1", ex=60), repeat=False)

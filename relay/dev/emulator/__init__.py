@@ -1,4 +1,4 @@
-"""An emulator of ScrapeLLM's asynchronous API, as a real HTTP server. Follows UPSTREAM.md, and breaks on request."""
+"""An emulator of ScrapeLLM's asynchronous API, as a real HTTP server. Goes by docs/upstream.md; breaks on request."""
 
 from relay.dev.emulator.app import build_app, run, start
 from relay.dev.emulator.settings import EmulatorSettings, Fault

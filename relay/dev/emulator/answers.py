@@ -1,4 +1,4 @@
-"""The shapes of the emulator's answers, with the documented texts (UPSTREAM.md, "Errors")."""
+"""The shapes of the emulator's answers, with the documented texts (docs/upstream.md, "Errors")."""
 
 from collections.abc import Mapping
 

@@ -158,7 +158,7 @@ def _key_of(request: web.Request, settings: EmulatorSettings) -> str:
 
 
 def _ask_of(request: web.Request, scraper: str) -> Ask:
-    """What is asked, checked and defaulted (UPSTREAM.md, "Submit")."""
+    """What is asked, checked and defaulted (docs/upstream.md, "Submit")."""
     query = request.query
     for name in _DOCUMENTED:
         if len(query.getall(name, [])) > 1:

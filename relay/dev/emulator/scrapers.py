@@ -5,7 +5,7 @@ import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-#: Median and sigma of each scraper's lognormal latency, in seconds. Most jobs take 5 to 30 s (UPSTREAM.md).
+#: Median and sigma of each scraper's lognormal latency, in seconds. Most jobs take 5 to 30 s (docs/upstream.md).
 _LATENCIES = {
     "chatgpt": (12.0, 0.4),
     "perplexity": (9.0, 0.35),

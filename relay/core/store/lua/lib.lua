@@ -80,6 +80,7 @@ local function move(id, client, batch, s0, d0, s1, d1, cfg)
   redis.call('ZREM', index_key(client, s0, d0), id)
   redis.call('ZADD', index_key(client, s1, d1), 0, id)
   emit(client, cfg.kept, 'job', id, s1, d1, batch or '')
+  if OUTCOME[s1] and not OUTCOME[s0] then redis.call('DECR', P .. 'unfinished') end
   if batch and batch ~= '' and redis.call('EXISTS', P .. batch) == 1 then
     if s0 ~= s1 then
       count_in_batch(batch, 's:' .. s0, -1)
@@ -118,7 +119,7 @@ end
 
 -- Admission: idempotency key, quota, rate. Returns nil when there is nothing against it.
 -- `take` says whether a token of the rate is taken (it is only looked at otherwise).
-local function admit(client, idem, hash, jobs, max_unfinished, per_minute, take)
+local function admit(client, idem, hash, jobs, max_unfinished, per_minute, max_of_all, take)
   if idem ~= '' then
     local name = P .. 'idem:' .. client .. ':' .. idem
     local known = redis.call('GET', name)
@@ -132,6 +133,7 @@ local function admit(client, idem, hash, jobs, max_unfinished, per_minute, take)
     end
   end
   if unfinished(client) + jobs > tonumber(max_unfinished) then return {'full'} end
+  if tonumber(redis.call('GET', P .. 'unfinished') or 0) + jobs > tonumber(max_of_all) then return {'crowded'} end
   -- A token bucket that holds one minute's worth.
   local key, capacity = P .. 'rate:' .. client, tonumber(per_minute)
   local bucket = redis.call('HMGET', key, 'n', 't')

@@ -1,0 +1,98 @@
+"""A store that is not there: at the start, and in the middle of the work."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+from aiohttp import web
+
+from relay.core.model import DeliveryStatus, JobStatus
+from tests.integration.store_harness import make_settings
+from tests.integration.worker_harness import FAST, Rig, Worker, eventually, started
+from tests.integration.worker_peers import Asked, Upstream, done
+from tests.processes import StoreProcess, free_port, until
+
+
+@pytest.fixture(name="own_store")
+async def fixture_own_store(tmp_path: Path) -> AsyncIterator[StoreProcess]:
+    """A store that a test starts and ends itself; it keeps its data."""
+    store = StoreProcess(tmp_path / "store", free_port())
+    yield store
+    await asyncio.to_thread(store.stop)
+
+
+async def status_of(worker: Worker, path: str) -> int:
+    """What a worker's HTTP server answers with; 0 where it does not listen yet."""
+    try:
+        return (await worker.get(path))[0]
+    except OSError:
+        return 0
+
+
+def is_said(lines: Sequence[Mapping[str, Any]], words: str) -> bool:
+    """Whether a line says so."""
+    return any(words in line["event"] for line in lines)
+
+
+async def test_a_store_that_comes_later_is_waited_for(own_store: StoreProcess) -> None:
+    """Without a store it lives and is not ready; as soon as there is one it works."""
+    async with Upstream().serving() as upstream:
+        settings = make_settings(own_store.url, **{**FAST, "upstream_url": upstream.url, "worker_port": free_port()})
+        with structlog.testing.capture_logs() as lines:
+            async with started(settings) as worker:
+                await eventually(lambda: status_of(worker, "/healthz"), lambda status: status == 200)
+                await until(lambda: bool(lines), 10, lambda: "it says nothing")
+                assert await status_of(worker, "/readyz") == 503
+                await asyncio.to_thread(own_store.start)
+                await eventually(lambda: status_of(worker, "/readyz"), lambda status: status == 200)
+                async with Rig.open(own_store.url, upstream.url) as rig:
+                    job = await rig.settled(await rig.accept())
+        assert job.delivery.status is DeliveryStatus.DELIVERED
+        waits = [line for line in lines if line["event"] == "waiting for the store"]
+        assert [line["log_level"] for line in waits] == ["warning"]
+
+
+async def test_it_can_be_stopped_while_it_waits(own_store: StoreProcess) -> None:
+    """Who is told to stop before there is a store just ends."""
+    settings = make_settings(own_store.url, **FAST)
+    with structlog.testing.capture_logs() as lines:
+        async with started(settings) as worker:
+            await until(lambda: bool(lines), 10, lambda: "it says nothing")
+            assert await worker.stop() < 3
+    assert [line["event"] for line in lines] == ["waiting for the store"]
+
+
+async def test_an_outage_of_the_store_costs_nothing(own_store: StoreProcess) -> None:
+    """What was under way when the store went is saved when it is back: nothing is submitted or called back twice."""
+    await asyncio.to_thread(own_store.start)
+    go_on = asyncio.Event()
+
+    async def holding(_asked: Asked) -> web.Response:
+        await go_on.wait()
+        return done()()
+
+    # Leases that outlast the outage: what they fence off is another test's subject.
+    async with (
+        Upstream(poll=holding).serving() as upstream,
+        Rig.open(own_store.url, upstream.url, lease_s=60, store_timeout_s=1) as rig,
+    ):
+        with structlog.testing.capture_logs() as lines:
+            async with rig.working(measured=True) as worker:
+                jobs = [await rig.accept(f"number {n}") for n in range(20)]
+                await until(lambda: len(upstream.polls) == 20, 10, lambda: f"{len(upstream.polls)} polls")
+                await asyncio.to_thread(own_store.stop)
+                go_on.set()
+                await until(lambda: is_said(lines, "saves wait"), 10, lambda: str(lines))
+                await until(lambda: is_said(lines, "the store is away"), 10, lambda: str(lines))
+                await asyncio.to_thread(own_store.start)
+                for job in jobs:
+                    ended = await rig.settled(job)
+                    assert (ended.status, ended.delivery.attempts) == (JobStatus.DONE, 1)
+                await until(lambda: is_said(lines, "the store is back"), 10, lambda: str(lines))
+                assert await worker.metric("refused_saves_total") == 0
+                assert (await worker.get("/readyz"))[0] == 200
+        assert await rig.account() == {"submitted": 20, "credits": 60}
+    assert (len(upstream.submits), len(upstream.polls), len(rig.inbox.received)) == (20, 20, 20)
