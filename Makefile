@@ -19,7 +19,7 @@ TEST_REDIS_URL ?= redis://127.0.0.1:6379/15
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo dev test test-redis check bench fmt lock clean
+.PHONY: help demo dev test test-redis soak check bench fmt lock clean
 
 help: ## Say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,12 +40,16 @@ test-redis: $(STAMP) ## Run the store's tests against the Redis at TEST_REDIS_UR
 		|| { echo 'make test-redis: no Redis answers at TEST_REDIS_URL ($(TEST_REDIS_URL))' >&2; exit 1; }
 	TEST_REDIS_URL='$(TEST_REDIS_URL)' $(BIN)/pytest -m store $(ARGS)
 
-check: $(STAMP) ## Check formatting, lint, types, imports and lock files
+soak: $(STAMP) ## Kill processes at random for ten minutes, and see that the account adds up
+	@$(BIN)/python -m tests.faults.soak --minutes 10 $(ARGS)
+
+check: $(STAMP) ## Check formatting, lint, types, imports, lock files and known vulnerabilities
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy $(SOURCES)
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/pytest --quiet tests/unit/test_lock_files.py
+	$(BIN)/python .ci/audit.py
 
 bench: $(STAMP) ## Measure; prints a table
 	@$(BIN)/python -m bench $(ARGS)
