@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,8 @@ class StoreProcess:
     def __init__(self, folder: Path, port: int) -> None:
         self.port = port
         self.url = f"redis://127.0.0.1:{self.port}/0"
+        #: How often its file is synced, from the next start on. After `always` no crash takes anything back.
+        self.appendfsync = "everysec"
         self._folder = folder
         self._server: ValkeyServer | None = None
 
@@ -48,7 +50,7 @@ class StoreProcess:
             port=self.port,
             data_dir=self._folder,
             persist=True,
-            config={"maxmemory-policy": "noeviction", "appendonly": "yes", "appendfsync": "everysec"},
+            config={"maxmemory-policy": "noeviction", "appendonly": "yes", "appendfsync": self.appendfsync},
         )
         self._server.start()
 
@@ -198,8 +200,8 @@ class System:
         )
         try:
             self.store.start()
-            for service in (self.emulator, self.relay, self.worker):
-                await service.start()
+            # Side by side: none needs another to start, and each takes a second of its own.
+            await asyncio.gather(*(service.start() for service in (self.emulator, self.relay, self.worker)))
             yield self
         finally:
             running = [service for service in self._services if service.is_running()]
@@ -247,3 +249,11 @@ async def until(holds: Callable[[], bool], timeout_s: float, state: Callable[[],
     while not holds():
         assert time.monotonic() < deadline, f"not within {timeout_s} s: {state()}"
         await asyncio.sleep(0.02)
+
+
+async def eventually(holds: Callable[[], Awaitable[bool]], timeout_s: float, what: str) -> None:
+    """Wait until `holds()`; fail with `what` after `timeout_s`."""
+    ends = time.monotonic() + timeout_s
+    while not await holds():
+        assert time.monotonic() < ends, f"not within {timeout_s} s: {what}"
+        await asyncio.sleep(0.1)

@@ -26,6 +26,8 @@ log = structlog.get_logger("worker")
 _STORE_RETRY_S = 0.5
 _READY_WITHIN_S = 10
 _BATCH_WAIT_S = 3.0
+#: Longer than arq's worker takes to end its own tasks, which another cancellation would cut short.
+_ASK_AGAIN_S = 1.5
 
 
 async def run(settings: Settings, stop: asyncio.Event) -> None:
@@ -100,9 +102,16 @@ async def _first(stop: asyncio.Event, tasks: Sequence[asyncio.Task[None]]) -> No
 
 
 async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.wait(tasks)
+    """Cancel the tasks, and return once all have ended, however they did.
+
+    One `cancel()` is not enough: `asyncio.wait_for`, which redis-py writes with, loses a cancellation that comes in the
+    moment in which what it waits for is done (CPython before 3.12).
+    """
+    left = set(tasks)
+    while left:
+        for task in left:
+            task.cancel()
+        _, left = await asyncio.wait(left, timeout=_ASK_AGAIN_S)
 
 
 class _Ready:

@@ -1,9 +1,9 @@
-"""A TCP proxy before the store that reads the commands and can cut, stall or delay at any of them."""
+"""A TCP proxy before the store that reads the commands and can cut, stall or refuse at any of them."""
 
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -22,6 +22,22 @@ class Fate(StrEnum):
     CUT_AFTER = "cut_after"
     #: Nothing more is passed in either direction on this connection.
     STALL = "stall"
+    #: The store carries it out, and nothing more is passed back on this connection.
+    STALL_AFTER = "stall_after"
+    #: The store never sees the command, and the answer is an error, as of a store that cannot do it now.
+    LOADING = "loading"
+    READONLY = "readonly"
+    OOM = "oom"
+    MISCONF = "misconf"
+
+
+#: What a Valkey says in these states, to the letter.
+ERRORS: Mapping[Fate, bytes] = {
+    Fate.LOADING: b"-LOADING Valkey is loading the dataset in memory\r\n",
+    Fate.READONLY: b"-READONLY You can't write against a read only replica.\r\n",
+    Fate.OOM: b"-OOM command not allowed when used memory > 'maxmemory'.\r\n",
+    Fate.MISCONF: b"-MISCONF Errors writing to the AOF file: No space left on device\r\n",
+}
 
 
 Rule = Callable[[Command], Fate]
@@ -73,6 +89,8 @@ class StoreProxy:
         self.rule: Rule = passes
         self.port = 0
         self.commands = 0
+        #: Answers of the store that were not passed back.
+        self.withheld = 0
         self._connections: set[asyncio.Task[None]] = set()
         self._silent = asyncio.Event()
 
@@ -135,13 +153,21 @@ class StoreProxy:
                     raise ConnectionResetError
                 if fate is Fate.STALL:
                     await asyncio.Event().wait()
-                if fate is Fate.CUT_AFTER:
+                if fate in ERRORS:
+                    # redis-py waits for one answer before it sends the next command, so nothing overtakes.
+                    writer.write(ERRORS[fate])
+                    await writer.drain()
+                    continue
+                if fate in (Fate.CUT_AFTER, Fate.STALL_AFTER):
                     doomed.set()
                 store_writer.write(raw)
                 await store_writer.drain()
                 if fate is Fate.CUT_AFTER:
                     await answers
                     raise ConnectionResetError
+                if fate is Fate.STALL_AFTER:
+                    await answers
+                    await asyncio.Event().wait()
         finally:
             answers.cancel()
             store_writer.close()
@@ -152,6 +178,7 @@ class StoreProxy:
         while data := await store_reader.read(65536):
             await self._until_heard()
             if doomed.is_set():
+                self.withheld += 1
                 return
             writer.write(data)
             await writer.drain()

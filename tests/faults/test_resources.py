@@ -1,0 +1,201 @@
+"""What the machine has runs out, or its clock jumps: the services say so, live, and go on."""
+
+import asyncio
+import contextlib
+import os
+import resource
+import shutil
+import subprocess
+import time
+from collections.abc import AsyncIterator, Iterator
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from tests.faults.account import LEASE_S, QUICK, UPSTREAM, attempts, check_callbacks, delivery_becomes
+from tests.faults.load import Load
+from tests.faults.receivers import Receiver, answers
+from tests.processes import Service, System
+
+pytestmark = pytest.mark.faults
+
+CLOCK = Path(__file__).parent / "clock"
+DISK_MIB = 24
+
+
+@contextlib.contextmanager
+def few_descriptors(service: Service, more: int) -> Iterator[None]:
+    """While this lasts, a running service may open so many descriptors beyond those that it has."""
+    assert service.process is not None
+    pid = service.process.pid
+    highest = max(int(descriptor.name) for descriptor in Path(f"/proc/{pid}/fd").iterdir())
+    usual = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (highest + 1 + more, usual[1]))
+    try:
+        yield
+    finally:
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, usual)
+
+
+@contextlib.asynccontextmanager
+async def idle_connections(port: int, count: int) -> AsyncIterator[list[asyncio.StreamWriter]]:
+    """So many connections to a port over which nothing is sent."""
+    writers: list[asyncio.StreamWriter] = []
+    try:
+        for _ in range(count):
+            with contextlib.suppress(OSError):
+                writers.append((await asyncio.open_connection("127.0.0.1", port))[1])
+        yield writers
+    finally:
+        for writer in writers:
+            writer.transport.abort()
+
+
+async def answers_again(system: System, timeout_s: float) -> None:
+    """Wait until a new connection is answered with 200."""
+    ends = asyncio.get_running_loop().time() + timeout_s
+    while True:
+        with contextlib.suppress(aiohttp.ClientError, TimeoutError):
+            async with (
+                aiohttp.ClientSession(headers=system.http.headers, trust_env=False) as http,
+                http.get(f"{system.relay_url}/v1/jobs", timeout=aiohttp.ClientTimeout(total=1)) as response,
+            ):
+                if response.status == 200:
+                    return
+        assert asyncio.get_running_loop().time() < ends, f"no answer within {timeout_s} s"
+        await asyncio.sleep(0.1)
+
+
+async def test_no_descriptors_left_in_the_relay(tmp_path: Path) -> None:
+    """With all descriptors taken by idle connections the relay lives, refuses in bounded time, and recovers."""
+    async with System(tmp_path, QUICK, UPSTREAM).running() as system:
+        load = Load(system)
+        async with load.coming(clients=2, pause_s=0.1, most=10):
+            await load.goes_on(by=10, timeout_s=10)
+        with few_descriptors(system.relay, 10):
+            async with idle_connections(system.relay_port, 60):
+                # Kept-alive connections are served, and whoever comes anew is not kept waiting for ever.
+                status, _ = await system.call("GET", "/v1/jobs")
+                assert status in (200, 503)
+                with pytest.raises((aiohttp.ClientError, TimeoutError)):
+                    async with (
+                        aiohttp.ClientSession(trust_env=False) as http,
+                        http.get(f"{system.relay_url}/healthz", timeout=aiohttp.ClientTimeout(total=1)),
+                    ):
+                        raise AssertionError("answered: the descriptors were not used up")
+                assert system.relay.is_running()
+            # The limit stands; only the connections are gone.
+            await answers_again(system, 5)
+        await load.one()
+        await system.callbacks(len(load.accepted), LEASE_S + 10)
+        check_callbacks(system, load.accepted.values())
+
+
+async def test_no_descriptors_left_in_the_worker(tmp_path: Path) -> None:
+    """A worker that can open no connection tries again; with descriptors every job is done and called back."""
+    async with System(tmp_path, QUICK, UPSTREAM).running() as system:
+        load = Load(system, markers="[latency=0.1]")
+        with few_descriptors(system.worker, 0):
+            async with load.coming(clients=4, pause_s=0.05):
+                await load.goes_on(by=20, timeout_s=10)
+            await asyncio.sleep(1)  # it has tried, and failed
+            assert len(system.webhook_ids()) < len(load.accepted), "it had descriptors left: nothing was shown"
+            assert system.worker.is_running()
+        await system.callbacks(len(load.accepted), LEASE_S + 15)
+        check_callbacks(system, load.accepted.values())
+
+
+@pytest.fixture(name="small_disk")
+def fixture_small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of a few MiB, where the store of a test keeps its data."""
+    folder = tmp_path / "store"
+    folder.mkdir()
+    mount, umount = shutil.which("mount"), shutil.which("umount")
+    if mount is None or umount is None:
+        pytest.skip("there is no mount: a full disk is shown by MISCONF in test_store_faults only")
+    done = subprocess.run(  # noqa: S603 - our own command
+        [mount, "-t", "tmpfs", "-o", f"size={DISK_MIB}m", "tmpfs", str(folder)], capture_output=True, check=False
+    )
+    if done.returncode != 0:
+        pytest.skip("mounting is not permitted: a full disk is shown by MISCONF in test_store_faults only")
+    yield folder
+    subprocess.run([umount, "--lazy", str(folder)], check=True)  # noqa: S603 - our own command
+
+
+async def test_the_disk_of_the_store_is_full(tmp_path: Path, small_disk: Path) -> None:
+    """While the store cannot write its file, the API answers 503; with room again everything goes on."""
+    async with System(tmp_path, QUICK, UPSTREAM).running() as system:
+        load = Load(system, markers="[latency=0.5]")
+        async with load.coming(clients=4, pause_s=0.05, most=20):
+            await load.goes_on(by=20, timeout_s=10)
+        ballast = small_disk / "ballast"
+        await asyncio.to_thread(fill, ballast)
+        async with asyncio.timeout(10):
+            # Valkey notices at its next write of the file, within a second.
+            while await load.ask(f"full-{len(load.accepted)}") is not None:
+                await asyncio.sleep(0.1)
+        body = {"scraper": "chatgpt", "prompt": "refused", "callback_url": f"{system.inbox_url}/hook"}
+        async with system.http.post("/v1/jobs", json=body) as response:
+            assert (response.status, (await response.json())["code"]) == (503, "store_unavailable")
+            assert int(response.headers["Retry-After"]) >= 1
+        assert (await system.call("GET", "/v1/jobs"))[0] == 200
+        ballast.unlink()
+        await load.one()
+        await system.callbacks(len(load.accepted), LEASE_S + 20)
+        check_callbacks(system, load.accepted.values())
+        assert system.worker.is_running()
+        assert system.relay.is_running()
+
+
+def fill(ballast: Path) -> None:
+    """Write until there is no room."""
+    with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as file:
+        while file.write(b"\0" * 4096):
+            pass
+
+
+async def clock_of(service: Service) -> float:
+    """What a service thinks the time is, in Unix seconds: its HTTP server says so."""
+    async with (
+        aiohttp.ClientSession(trust_env=False) as http,
+        http.get(service.ready_url, timeout=aiohttp.ClientTimeout(total=5)) as response,
+    ):
+        return parsedate_to_datetime(response.headers["Date"]).timestamp()
+
+
+@pytest.mark.slow
+async def test_the_clock_jumps_by_an_hour(tmp_path: Path) -> None:
+    """Clocks of the services that jump ahead or back expire nothing, hasten nothing and hold nothing up."""
+    offset, steady = tmp_path / "offset", tmp_path / "steady"
+    for file in (offset, steady):
+        file.write_text("0")
+    settings = QUICK | {
+        "RELAY_CALLBACK_SCHEDULE": "0,1,1,60",
+        "PYTHONPATH": os.pathsep.join(filter(None, (str(CLOCK), os.environ.get("PYTHONPATH")))),
+        "CLOCK_OFFSET": str(offset),
+    }
+    # The upstream's clock is its own affair.
+    upstream = UPSTREAM | {"CLOCK_OFFSET": str(steady)}
+    async with Receiver(answers(500)).serving() as failing, System(tmp_path, settings, upstream).running() as system:
+        retried = (await system.submit("[latency=0.1] retried", callback_url=failing.url))["id"]
+        load = Load(system, markers="[latency=1]")
+        async with load.coming(clients=4, pause_s=0.1):
+            for step_s in (3600, 0, -3600, 0):
+                await load.goes_on(by=10, timeout_s=10)
+                offset.write_text(str(step_s))
+                for service in (system.relay, system.worker):
+                    assert abs(await clock_of(service) - time.time() - step_s) < 5, "its clock has not jumped"
+        await system.callbacks(len(load.accepted), LEASE_S + 10)
+        assert {received.event for received in system.inbox.received} == {"job.completed"}
+        check_callbacks(system, load.accepted.values())
+        assert len(system.inbox.received) == len(load.accepted), "a callback was sent twice"
+        assert (await system.emulated())["submits"] == len(load.accepted) + 1
+        await delivery_becomes(system, retried, "retrying")
+        # Three attempts by the schedule, and the fourth an hour's jump did not bring forward.
+        async with asyncio.timeout(10):
+            while len(log := await attempts(system, retried)) < 3:
+                await asyncio.sleep(0.1)
+        assert failing.connections == len(log) == 3
+        assert max(entry["duration_ms"] for entry in log) < 5000
