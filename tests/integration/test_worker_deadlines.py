@@ -1,14 +1,14 @@
 """Deadlines: whatever the upstream does, a job ends within 10 s after its own, and not before it was asked for."""
 
 import asyncio
-from collections.abc import Callable
+import math
+from pathlib import Path
 
-import pytest
 from aiohttp import web
 
-from relay.core.model import ErrorCode, Job, JobStatus
-from tests.integration.worker_harness import DEFAULT, Rig, lived_s
-from tests.integration.worker_peers import Asked, Upstream, answering, done, emulated, pending, refusing
+from relay.core.model import ClientName, ErrorCode, Job, JobStatus
+from tests.integration.worker_harness import DEFAULT, Rig, lived_s, write_clients
+from tests.integration.worker_peers import Asked, Upstream, answering, done, emulated, pending, refusing, upstream_id
 from tests.processes import until
 
 RATE_LIMIT = "Rate limit exceeded. Retry after a moment."
@@ -26,30 +26,33 @@ def assert_timed_out(rig: Rig, job: Job, deadline_s: float) -> None:
     assert received.body["data"]["status"] == "timed_out"
 
 
-@pytest.mark.parametrize(
-    ("trouble", "submitted"),
-    [
-        (refusing(503), {"first", "second"}),
-        (refusing(429, RATE_LIMIT, Retry_After="300"), {"first"}),
-        (refusing(429, CREDITS), {"first"}),
-    ],
-    ids=["unavailable", "rate limit", "credits"],
-)
-async def test_a_deadline_ends_what_waits_to_be_submitted(
-    store_url: str, trouble: Callable[[], web.Response], submitted: set[str]
-) -> None:
+async def test_a_deadline_ends_what_waits_to_be_submitted(store_url: str, tmp_path: Path) -> None:
     """A job whose submit is held back until its deadline times out then, and is not submitted any more."""
+    trouble = {
+        "unavailable": refusing(503),
+        "limited": refusing(429, RATE_LIMIT, Retry_After="300"),
+        "broke": refusing(429, CREDITS),
+    }
+
+    async def by_key(asked: Asked) -> web.Response:
+        return trouble[asked.key]()
+
+    clients = write_clients(tmp_path / "clients.toml", **{name: name for name in trouble})
     async with (
-        Upstream(submit=answering(trouble)).serving() as upstream,
-        Rig.open(store_url, upstream.url) as rig,
+        Upstream(submit=by_key).serving() as upstream,
+        Rig.open(store_url, upstream.url, clients_file=clients) as rig,
         rig.working(),
     ):
-        first = await rig.accept("first", deadline_s=1)
-        await until(lambda: len(upstream.submits) == 1, 10, lambda: "nothing was submitted")
-        second = await rig.accept("second", deadline_s=1)
-        for job in (first, second):
+        jobs = [await rig.accept("first", client=ClientName(name), deadline_s=1) for name in trouble]
+        await until(lambda: len(upstream.submits) == len(trouble), 10, lambda: f"{upstream.submits}")
+        jobs += [await rig.accept("second", client=ClientName(name), deadline_s=1) for name in trouble]
+        for job in jobs:
             assert_timed_out(rig, await rig.settled(job), 1)
-    assert {asked.prompt for asked in upstream.submits} == submitted
+    # A pause holds back every submit of the key; other trouble only the job that had it.
+    assert {(asked.key, asked.prompt) for asked in upstream.submits} == {
+        *((name, "first") for name in trouble),
+        ("unavailable", "second"),
+    }
 
 
 async def test_what_is_overdue_at_once_is_never_submitted(store_url: str) -> None:
@@ -74,36 +77,29 @@ async def test_a_submit_that_hangs_does_not_outlast_the_deadline(store_url: str)
         assert (await upstream.stats())["submits"] == 0
 
 
-async def test_a_job_that_never_ends_is_polled_once_more(store_url: str) -> None:
-    """A pending job times out after exactly one poll that begins after its deadline."""
-    async with (
-        Upstream(poll=answering(pending)).serving() as upstream,
-        Rig.open(store_url, upstream.url) as rig,
-        rig.working(),
-    ):
-        job = await rig.settled(await rig.accept(deadline_s=1))
-        assert_timed_out(rig, job, 1)
-    assert len(upstream.polls) > 2
-    # Store, upstream and test share one clock here.
-    assert sum(asked.time_s * 1000 >= job.deadline_ms for asked in upstream.polls) == 1
-
-
-async def test_an_outcome_that_the_last_poll_finds_counts(store_url: str) -> None:
-    """What was paid for and is done by the time of the poll after the deadline is delivered."""
-    deadlines: list[float] = []
+async def test_a_pending_job_is_polled_once_more(store_url: str) -> None:
+    """A job times out after exactly one poll that begins after its deadline; what that one finds, it was paid for."""
+    deadlines_ms: dict[str, int] = {}
 
     async def at_the_last_moment(asked: Asked) -> web.Response:
-        return (done() if deadlines and asked.time_s * 1000 >= deadlines[0] else pending)()
+        # Store, upstream and test share one clock here.
+        is_over = asked.time_s * 1000 >= deadlines_ms.get(asked.job_id, math.inf)
+        return (done() if is_over else pending)()
 
     async with Upstream(poll=at_the_last_moment).serving() as upstream, Rig.open(store_url, upstream.url) as rig:
         async with rig.working():
-            accepted = await rig.accept(deadline_s=1)
-            deadlines.append(accepted.deadline_ms)
-            job = await rig.settled(accepted)
-        assert await rig.account() == {"submitted": 1, "credits": 3}
-    assert job.status is JobStatus.DONE
-    assert lived_s(job) >= 1
-    assert [received.event for received in rig.received(job)] == ["job.completed"]
+            endless, late = await rig.accept("endless", deadline_s=1), await rig.accept("late", deadline_s=1)
+            deadlines_ms[upstream_id("late")] = late.deadline_ms
+            endless, late = await rig.settled(endless), await rig.settled(late)
+        assert_timed_out(rig, endless, 1)
+        assert await rig.account() == {"submitted": 2, "credits": 3}
+    assert late.status is JobStatus.DONE
+    assert lived_s(late) >= 1
+    assert [received.event for received in rig.received(late)] == ["job.completed"]
+    for job, prompt in ((endless, "endless"), (late, "late")):
+        times_ms = [asked.time_s * 1000 for asked in upstream.polls if asked.job_id == upstream_id(prompt)]
+        assert len(times_ms) > 2
+        assert sum(time_ms >= job.deadline_ms for time_ms in times_ms) == 1
 
 
 async def test_an_outage_at_the_deadline_is_waited_out_a_while(store_url: str) -> None:
@@ -128,3 +124,17 @@ async def test_an_outage_at_the_deadline_is_waited_out_a_while(store_url: str) -
             ended = await rig.settled(job)
     assert ended.status is JobStatus.TIMED_OUT
     assert rig.received(job)[0].event == "job.timed_out"
+
+
+async def test_what_should_have_ended_long_ago_is_not_asked_for_again(store_url: str) -> None:
+    """A job that was polled in vain, and whose last moment passed while no worker ran, ends at once."""
+    async with Upstream(poll=answering(refusing(503))).serving() as upstream, Rig.open(store_url, upstream.url) as rig:
+        async with rig.working():
+            job = await rig.accept(deadline_s=100)
+            await until(lambda: len(upstream.polls) > 0, 10, lambda: "nothing was polled")
+        polls = len(upstream.polls)
+        await rig.bench.let_pass(120)
+        async with rig.working():
+            ended = await rig.settled(job)
+    assert ended.status is JobStatus.TIMED_OUT
+    assert len(upstream.polls) == polls

@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
@@ -10,9 +12,9 @@ from aiohttp import web
 
 from relay.core.model import AttemptOutcome, DeliveryStatus
 from tests.integration.store_harness import ACME, UMBRELLA
-from tests.integration.worker_harness import DEFAULT, Rig, write_clients
+from tests.integration.worker_harness import DEFAULT, Rig, eventually, write_clients
 from tests.integration.worker_peers import Arrival, Receiver, Upstream
-from tests.processes import until
+from tests.processes import free_port, until
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -29,7 +31,7 @@ async def test_a_destination_has_so_many_permits(store_url: str, workers: int) -
         Rig.open(store_url, upstream.url, callback_concurrency=2) as rig,
         contextlib.AsyncExitStack() as stack,
     ):
-        jobs = [await rig.accept(str(n), f"{receiver.url}/hook") for n in range(40)]
+        jobs = [await rig.accept(str(n), f"{receiver.url}/hook") for n in range(20)]
         for _ in range(workers):
             await stack.enter_async_context(rig.working())
         for job in jobs:
@@ -54,19 +56,56 @@ async def test_a_hanging_receiver_holds_nobody_else_up(store_url: str) -> None:
     ):
         waiting = [await rig.accept(f"stuck {n}", f"{stuck.url}/hook") for n in range(20)]
         await until(lambda: stuck.at_once == 2, 10, lambda: f"{stuck.at_once} under way")
-        for n in range(5):
-            assert (await rig.settled(await rig.accept(f"free {n}"))).delivery.status is DeliveryStatus.DELIVERED
+        for job in [await rig.accept(f"free {n}") for n in range(5)]:
+            assert (await rig.settled(job)).delivery.status is DeliveryStatus.DELIVERED
         assert len(stuck.arrivals) == 2
         go_on.set()
         for job in waiting:
             assert (await rig.settled(job)).delivery.attempts == 1
 
 
+async def test_a_dead_destination_is_left_alone(store_url: str) -> None:
+    """Where nobody answers callbacks wait, but for one now and then; once one gets through all do, and it is said."""
+    port = free_port()
+    with structlog.testing.capture_logs() as lines:
+        async with (
+            Upstream().serving() as upstream,
+            Rig.open(
+                store_url,
+                upstream.url,
+                callback_schedule="0,0.5,0.5,0.5,0.5,5",
+                callback_concurrency=1,
+                destination_closes_after=3,
+            ) as rig,
+            rig.working(measured=True) as worker,
+        ):
+            jobs = [await rig.accept(str(n), f"http://127.0.0.1:{port}/hook") for n in range(10)]
+            await until(lambda: len(news_of(lines)) == 1, 10, lambda: str(lines))
+            async with Receiver().serving(port) as receiver:
+                settled = [await rig.settled(job) for job in jobs]
+            await eventually(
+                lambda: worker.metric("destination_changes_total", change="recovered"), lambda changes: changes == 1
+            )
+            assert await worker.metric("destination_changes_total", change="unresponsive") == 1
+    assert {job.delivery.status for job in settled} == {DeliveryStatus.DELIVERED}
+    assert len(receiver.arrivals) == len(jobs)
+    assert news_of(lines) == [
+        ("warning", "destination unresponsive", f"127.0.0.1:{port}"),
+        ("info", "destination recovered", f"127.0.0.1:{port}"),
+    ]
+
+
+def news_of(lines: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, str]]:
+    """What was said of destinations."""
+    said = [line for line in lines if line["event"].startswith("destination ")]
+    return [(line["log_level"], line["event"], line["destination"]) for line in said]
+
+
 async def test_a_slow_receiver_is_called_once(store_url: str) -> None:
     """An attempt that takes longer than a lease keeps it: no other worker makes the same one."""
 
     async def slow(_arrival: Arrival) -> web.Response:
-        await asyncio.sleep(4)
+        await asyncio.sleep(3.5)
         return web.Response(status=204)
 
     async with (

@@ -32,12 +32,20 @@ async def leave_half_accepted(rig: Rig) -> BatchId:
     return batch_id
 
 
-async def test_what_was_kept_long_enough_is_purged(store_url: str) -> None:
-    """A delivered job goes when its time is over; one that did not get through is kept for longer."""
-    async with emulated() as upstream, Rig.open(store_url, upstream.url, result_ttl_s=100) as rig, rig.working():
-        delivered = await rig.settled(await rig.accept("[latency=0] delivered"))
-        exhausted = await rig.settled(await rig.accept("[latency=0] exhausted", f"{rig.inbox_url}/fail/500"))
+async def test_the_house_is_kept(store_url: str) -> None:
+    """What was kept long enough is purged, what did not get through is kept for longer, and half a batch is finished.
+
+    The batch is one whose relay died before it had enlisted the jobs.
+    """
+    async with emulated() as upstream, Rig.open(store_url, upstream.url, result_ttl_s=100) as rig:
+        async with rig.working():
+            delivered = await rig.settled(await rig.accept("[latency=0] delivered"))
+            exhausted = await rig.settled(await rig.accept("[latency=0] exhausted", f"{rig.inbox_url}/fail/500"))
+        batch_id = await leave_half_accepted(rig)
         await rig.bench.let_pass(101)
+
+        async def batch() -> Batch:
+            return await rig.store.batch(DEFAULT, batch_id)
 
         async def is_gone() -> bool:
             with contextlib.suppress(NotFound):
@@ -45,20 +53,9 @@ async def test_what_was_kept_long_enough_is_purged(store_url: str) -> None:
                 return False
             return True
 
-        await eventually(is_gone, bool)
-        assert (await rig.now(exhausted)).delivery.status is DeliveryStatus.EXHAUSTED
-
-
-async def test_a_batch_that_its_relay_left_is_finished(store_url: str) -> None:
-    """A batch whose relay died before it had enlisted the jobs is enlisted by a worker, and done like any other."""
-    async with emulated() as upstream, Rig.open(store_url, upstream.url) as rig:
-        batch_id = await leave_half_accepted(rig)
-        await rig.bench.let_pass(6)
         with structlog.testing.capture_logs() as lines:
             async with rig.working():
-
-                async def batch() -> Batch:
-                    return await rig.store.batch(DEFAULT, batch_id)
-
                 await eventually(batch, lambda seen: seen.deliveries[DeliveryStatus.DELIVERED] == COUNT)
+                await eventually(is_gone, bool)
+        assert (await rig.now(exhausted)).delivery.status is DeliveryStatus.EXHAUSTED
     assert "a batch was left half enlisted" in [line["event"] for line in lines]

@@ -96,3 +96,15 @@ async def test_an_outage_of_the_store_costs_nothing(own_store: StoreProcess) -> 
                 assert (await worker.get("/readyz"))[0] == 200
         assert await rig.account() == {"submitted": 20, "credits": 60}
     assert (len(upstream.submits), len(upstream.polls), len(rig.inbox.received)) == (20, 20, 20)
+
+
+async def test_a_full_store_is_worked_off(own_store: StoreProcess) -> None:
+    """Where the store takes no more, arq can be given no task; what was accepted is done and delivered all the same."""
+    await asyncio.to_thread(own_store.start)
+    async with Upstream().serving() as upstream, Rig.open(own_store.url, upstream.url) as rig:
+        jobs = [await rig.accept(f"number {n}") for n in range(5)]
+        await rig.bench.raw.config_set("maxmemory", 1)
+        async with rig.working():
+            for job in jobs:
+                assert (await rig.settled(job)).delivery.status is DeliveryStatus.DELIVERED
+    assert (len(upstream.submits), len(rig.inbox.received)) == (5, 5)

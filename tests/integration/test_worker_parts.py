@@ -99,7 +99,7 @@ async def test_leases_are_renewed_while_steps_last(bench: Bench, runner: StepRun
         assert [(line["event"], line["leases"]) for line in lines] == [("leases lost", 1)]
         async with asyncio.timeout(10):
             renewed: set[str] = set()
-            while len(renewed - {before}) < 2:
+            while not renewed - {before}:
                 renewed.add((await bench.record(kept.id))["le"])
                 await asyncio.sleep(0.05)
         assert len(lines) == 1

@@ -121,7 +121,7 @@ async def test_trouble_with_polls_passes(store_url: str) -> None:
 
 async def test_no_job_is_polled_faster_than_the_floor(store_url: str) -> None:
     """Between two polls of a job there is the least interval, also after trouble, and what `Retry-After` asks for."""
-    answers = (pending, refusing(500), pending, refusing(503, Retry_After="1"), refusing(404))
+    answers = (pending, refusing(500), refusing(503, Retry_After="1"), refusing(404))
     async with (
         Upstream(poll=answering(*answers)).serving() as upstream,
         Rig.open(store_url, upstream.url, poll_min_interval_s=0.4, poll_interval_s=0.1) as rig,
@@ -188,7 +188,7 @@ async def test_what_is_cancelled_between_polls_is_not_polled_again(store_url: st
             polls = len(upstream.polls)
             # Another job is polled several times meanwhile.
             await rig.accept("another")
-            await until(lambda: len(upstream.polls) > polls + 6, 10, lambda: "the other one was not polled")
+            await until(lambda: len(upstream.polls) > polls + 3, 10, lambda: "the other one was not polled")
         assert (await rig.now(job)).status is JobStatus.CANCELLED
     # One may have been under way.
     assert sum("cancelled" in asked.job_id for asked in upstream.polls) <= polls + 1

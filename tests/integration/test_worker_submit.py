@@ -146,12 +146,13 @@ async def test_a_cancelled_submit_is_an_orphan(store_url: str) -> None:
         assert (upstream.polls, rig.received(job)) == ([], [])
 
 
-async def test_jobs_of_unknown_clients_wait(store_url: str) -> None:
-    """Only jobs of configured clients are submitted: nobody would pay for the others."""
-    async with Upstream().serving() as upstream, Rig.open(store_url, upstream.url) as rig, rig.working():
-        waiting = await rig.accept("of somebody", client=ClientName("somebody"))
-        await rig.ended(await rig.accept("of a client"))
-        assert (await rig.now(waiting)).status is JobStatus.QUEUED
+async def test_jobs_of_unknown_clients_are_not_submitted(store_url: str) -> None:
+    """Nobody would pay for the jobs of a client that is not configured (any more): they end by their deadlines."""
+    async with Upstream().serving() as upstream, Rig.open(store_url, upstream.url) as rig:
+        unknown = await rig.accept("of somebody", client=ClientName("somebody"), deadline_s=1)
+        async with rig.working():
+            assert (await rig.ended(await rig.accept("of a client"))).status is JobStatus.DONE
+            assert (await rig.ended(unknown)).status is JobStatus.TIMED_OUT
     assert [asked.prompt for asked in upstream.submits] == ["of a client"]
 
 

@@ -201,11 +201,11 @@ class Receiver:
         self.url = ""
 
     @contextlib.asynccontextmanager
-    async def serving(self) -> AsyncIterator["Receiver"]:
+    async def serving(self, port: int = 0) -> AsyncIterator["Receiver"]:
         """Serve it."""
         app = web.Application(client_max_size=32 * 1024 * 1024)
         app.add_routes([web.route("*", "/{path:.*}", self._receive)])
-        async with serving(app) as self.url:
+        async with serving(app, port) as self.url:
             yield self
 
     def at(self, path: str) -> list[Arrival]:
