@@ -11,6 +11,7 @@ from relay.core.egress import (
     Answered,
     CallbackSession,
     NotAnswered,
+    OutOfResources,
     Reply,
     post_callback,
 )
@@ -25,6 +26,8 @@ log = structlog.get_logger("worker.deliver")
 
 #: How long callbacks of a client that is not configured (any more) wait before they are looked at again.
 _UNKNOWN_CLIENT_DELAY_MS = 30_000
+#: And how long those that this machine has no descriptor for.
+_OUT_OF_RESOURCES_DELAY_MS = 1_000
 
 
 class Deliverer:
@@ -59,14 +62,20 @@ class Deliverer:
         if claim.attempt == 1 and claim.subject.completed_ms is not None:
             context.metrics.lateness_seconds.observe(max(0, started_ms - claim.subject.completed_ms) / 1000)
         headers = headers_of(message, client.signing_secrets, attempt=claim.attempt, now_s=started_ms // 1000)
-        reply = await post_callback(
-            self._session,
-            message.callback.url,
-            headers,
-            message.body,
-            context.settings.callback_timeout_s,
-            client=client,
-        )
+        try:
+            reply = await post_callback(
+                self._session,
+                message.callback.url,
+                headers,
+                message.body,
+                context.settings.callback_timeout_s,
+                client=client,
+            )
+        except OutOfResources as error:
+            # Neither an attempt nor a word on the receiver's health.
+            log.error("callback not attempted", id=claim.lease.id, reason=str(error))  # noqa: TRY400 - the reason is all
+            await context.store.release([claim.lease], delay_ms=_OUT_OF_RESOURCES_DELAY_MS)
+            return
         attempt, retry_after_ms = _read(reply, claim.attempt, started_ms, context.store.now_ms())
         save = self._decide(claim, attempt, retry_after_ms, message)
         context.metrics.attempts.labels(attempt.outcome.value).inc()

@@ -5,6 +5,7 @@ import datetime
 import gzip
 import resource
 import ssl
+import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 
@@ -19,6 +20,7 @@ from relay.core.egress import (
     CallbackGuard,
     CallbackSession,
     NotAnswered,
+    OutOfResources,
     RefusedUrl,
     Reply,
     callback_session,
@@ -434,6 +436,21 @@ async def test_a_refused_connection_is_a_connection_error(bench: Bench, unused_t
     reply = await post(bench.session(), f"http://127.0.0.1:{unused_tcp_port}/")
     assert isinstance(reply, NotAnswered)
     assert (reply.outcome, reply.error) == (AttemptOutcome.CONNECTION_ERROR, "could not connect: connection refused")
+
+
+async def test_too_few_descriptors_are_no_fault_of_the_receiver(bench: Bench) -> None:
+    """Without a descriptor nothing is sent, and that is no attempt; with one again, the callback goes out."""
+    session, port = bench.session(), await bench.receiver(saying(b"HTTP/1.1 204 No Content\r\n\r\n"))
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with tempfile.TemporaryFile() as file:
+        free = file.fileno()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, before[1]))
+    try:
+        with pytest.raises(OutOfResources, match=r"^too many open files$"):
+            await post(session, f"http://127.0.0.1:{port}/")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert isinstance(await post(session, f"http://127.0.0.1:{port}/"), Answered)
 
 
 async def test_an_unknown_name_is_a_connection_error(bench: Bench) -> None:

@@ -1,6 +1,6 @@
 """Everything that leaves the relay by HTTP: alone builds outbound sessions, and decides where callbacks may go."""
 
-from relay.core.egress.attempt import Answered, NotAnswered, Reply, post_callback
+from relay.core.egress.attempt import Answered, NotAnswered, OutOfResources, Reply, post_callback
 from relay.core.egress.bodies import AnswerTooLarge, read_bounded
 from relay.core.egress.guard import BlockedAddress, CallbackGuard
 from relay.core.egress.resolver import AresResolver, HostResolver
@@ -26,6 +26,7 @@ __all__ = [
     "ConnectionLost",
     "HostResolver",
     "NotAnswered",
+    "OutOfResources",
     "RedirectRefused",
     "RefusedUrl",
     "Reply",

@@ -4,6 +4,7 @@ Whatever a receiver does is a `Reply`, never an exception; what is raised is our
 """
 
 import asyncio
+import errno
 import io
 import os
 import ssl
@@ -16,6 +17,7 @@ from relay.core.egress.bodies import read_excerpt
 from relay.core.egress.guard import BlockedAddress
 from relay.core.egress.sessions import CallbackSession
 from relay.core.egress.urls import RefusedUrl
+from relay.core.errors import RelayError
 from relay.core.model import AttemptOutcome
 from relay.core.settings import Client
 
@@ -48,6 +50,13 @@ class NotAnswered:
 
 Reply = Answered | NotAnswered
 
+#: What this machine has too little of when a socket cannot be opened; no fault of the receiver's.
+_OUR_OWN = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+
+class OutOfResources(RelayError):
+    """No connection can be opened on this machine now. Nothing was sent."""
+
 
 async def post_callback(
     session: CallbackSession,
@@ -63,6 +72,7 @@ async def post_callback(
     The time covers DNS, connect, TLS, sending, headers and the beginning of the body. The URL is judged again, with
     the client's list of hosts where `client` is given. A status decides, even if its body stalls or never ends; 3xx
     is not followed. `headers` go out verbatim, beside Host, Accept, Content-Length and an identity Accept-Encoding.
+    Raises OutOfResources.
     """
     clock = asyncio.get_running_loop().time
     began_at = clock()
@@ -92,6 +102,8 @@ async def post_callback(
 def _classify(error: Exception, timeout_s: float) -> tuple[AttemptOutcome, str]:
     """The outcome and its line. Texts are our own or the system's: aiohttp's may quote the URL or the answer."""
     chain = _chain(error)
+    if isinstance(error, aiohttp.ClientConnectorError) and error.os_error.errno in _OUR_OWN:
+        raise OutOfResources(os.strerror(error.os_error.errno).lower()) from error
     if (known := _blocked_or_tls(chain)) is not None:
         return known
     match error:
