@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import json
+from collections.abc import Callable
 
 import pytest
 from aiohttp import web
@@ -154,13 +155,20 @@ async def test_an_event_that_nobody_asked_for_is_skipped(store_url: str) -> None
         assert (received.event, received.attempt) == ("job.completed", 1)
 
 
-async def test_what_is_cancelled_during_a_poll_is_dropped(store_url: str) -> None:
-    """The result of a cancelled job goes nowhere, and what it cost is counted."""
+@pytest.mark.parametrize(
+    ("answer", "account"),
+    [(done(), {"submitted": 1, "credits": 3}), (pending, {"submitted": 1})],
+    ids=["done", "pending"],
+)
+async def test_what_is_cancelled_during_a_poll_is_dropped(
+    store_url: str, answer: Callable[[], web.Response], account: dict[str, float]
+) -> None:
+    """Whatever the poll of a cancelled job finds goes nowhere, and what it cost is counted."""
     go_on = asyncio.Event()
 
     async def holding(_asked: Asked) -> web.Response:
         await go_on.wait()
-        return done()()
+        return answer()
 
     async with Upstream(poll=holding).serving() as upstream, Rig.open(store_url, upstream.url) as rig:
         async with rig.working(measured=True) as worker:
@@ -174,7 +182,7 @@ async def test_what_is_cancelled_during_a_poll_is_dropped(store_url: str) -> Non
         cancelled = await rig.now(job)
         assert (cancelled.status, cancelled.delivery.status) == (JobStatus.CANCELLED, DeliveryStatus.SKIPPED)
         assert cancelled.result is None
-        assert await rig.account() == {"submitted": 1, "credits": 3}
+        assert await rig.account() == account
     assert (len(upstream.polls), rig.received(job)) == (1, [])
 
 
