@@ -86,7 +86,7 @@ async def test_an_outage_of_the_store_costs_nothing(own_store: StoreProcess) -> 
                 await asyncio.to_thread(own_store.stop)
                 go_on.set()
                 await until(lambda: is_said(lines, "saves wait"), 10, lambda: str(lines))
-                await until(lambda: is_said(lines, "the store is away"), 10, lambda: str(lines))
+                await until(lambda: is_said(lines, "going on when it is back"), 10, lambda: str(lines))
                 await asyncio.to_thread(own_store.start)
                 for job in jobs:
                     ended = await rig.settled(job)
