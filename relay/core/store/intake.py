@@ -132,10 +132,10 @@ class Intake(Queries):
             *(admission.client, batch_id, *key, IDEMPOTENCY_TTL_MS, *quota, self._events_kept, _ENLIST_GRACE_MS),
             *(self._not_after_ms(), of_all),
         )
-        self._refuse_late(answer)
         if answer[0] != b"accepted":
             # It cannot get live any more, and would take room until it is purged.
             await self._drop_staged(batch_id, ids)
+        self._refuse_late(answer)
         if answer[0] == b"incomplete":
             raise StoreUnavailable("the batch was not stored whole")
         if answer[0] != b"accepted":
