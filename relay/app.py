@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Mapping
 from aiohttp import web
 
 from relay.api.auth import Authenticator
-from relay.api.background import end
 from relay.api.context import (
     AUTHENTICATOR,
     CLIENTS,
@@ -32,6 +31,7 @@ from relay.api.pressure import Pressure
 from relay.api.routes import add_routes
 from relay.api.server import HANDLER_ARGS
 from relay.core.egress import CallbackGuard
+from relay.core.ending import end
 from relay.core.model import ClientName
 from relay.core.settings import Client, Settings
 from relay.core.wire import encode
@@ -85,13 +85,13 @@ async def _event_reader(app: web.Application) -> AsyncIterator[None]:
     clients = app[CLIENTS]
     reader = asyncio.create_task(app[EVENTS].run(app[STORE], list(clients)), name="event-reader")
     yield
-    await end(reader)
+    await end([reader])
 
 
 async def _pressure(app: web.Application) -> AsyncIterator[None]:
     watcher = asyncio.create_task(app[PRESSURE].run(app[STORE]), name="pressure")
     yield
-    await end(watcher)
+    await end([watcher])
 
 
 async def _release_waiting(app: web.Application) -> None:

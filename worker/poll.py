@@ -14,13 +14,13 @@ from worker.context import Context
 from worker.deliver import Deliverer
 from worker.runner import Kind
 from worker.submit import count_outcome
-from worker.upstream import (
+from worker.upstream import UpstreamClient
+from worker.upstream_answers import (
     Done,
     Lost,
     PollOutcome,
     PollUnavailable,
     StillPending,
-    UpstreamClient,
     UpstreamFailed,
 )
 

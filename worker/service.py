@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import structlog
 
 from relay.core.egress import CallbackGuard, callback_session, upstream_session
+from relay.core.ending import end
 from relay.core.errors import ConfigurationError, StoreUnavailable
 from relay.core.settings import Settings
 from relay.core.store.work import WorkStore
@@ -57,6 +58,7 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
             await stack.enter_async_context(upstream_session(settings)),
             settings.upstream_url,
             max_bytes=settings.upstream_max_bytes,
+            now_ms=store.now_ms,
         )
         guard = await stack.enter_async_context(CallbackGuard(settings))
         session = await stack.enter_async_context(callback_session(settings, guard))
@@ -72,7 +74,7 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
             asyncio.create_task(runner.renew_forever()),
             asyncio.create_task(saver.run()),
         ]
-        stack.push_async_callback(_end, tasks)
+        stack.push_async_callback(end, tasks, ask_again_s=_ASK_AGAIN_S)
         ready.pump = pump
         log.info("worker started", boot_id=store.boot_id, clients=len(clients))
         await _first(stop, tasks)
@@ -99,19 +101,6 @@ async def _first(stop: asyncio.Event, tasks: Sequence[asyncio.Task[None]]) -> No
         await asyncio.wait([stopped, *tasks], return_when=asyncio.FIRST_COMPLETED)
     finally:
         stopped.cancel()
-
-
-async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:
-    """Cancel the tasks, and return once all have ended, however they did.
-
-    One `cancel()` is not enough: `asyncio.wait_for`, which redis-py writes with, loses a cancellation that comes in the
-    moment in which what it waits for is done (CPython before 3.12).
-    """
-    left = set(tasks)
-    while left:
-        for task in left:
-            task.cancel()
-        _, left = await asyncio.wait(left, timeout=_ASK_AGAIN_S)
 
 
 class _Ready:

@@ -19,7 +19,8 @@ from relay.core.store.work import (
 )
 from worker.context import Context
 from worker.gates import Pause
-from worker.upstream import (
+from worker.upstream import UpstreamClient
+from worker.upstream_answers import (
     Ambiguous,
     CreditsExhausted,
     RateLimited,
@@ -29,7 +30,6 @@ from worker.upstream import (
     Unauthorized,
     Unavailable,
     Unsent,
-    UpstreamClient,
 )
 
 log = structlog.get_logger("worker.submit")

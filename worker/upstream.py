@@ -5,7 +5,7 @@ submit that failed was sent: a job that may exist may have been paid for.
 """
 
 import os
-import time
+from collections.abc import Callable
 from urllib.parse import quote
 
 import aiohttp
@@ -18,44 +18,16 @@ from relay.core.retry_after import parse_retry_after
 from worker.upstream_answers import (
     Ambiguous,
     Answer,
-    CreditsExhausted,
-    Done,
-    Lost,
     PollOutcome,
     PollUnavailable,
-    RateLimited,
-    Rejected,
-    StillPending,
     SubmitOutcome,
-    Submitted,
     Unauthorized,
-    Unavailable,
     Unsent,
     UpstreamFailed,
     is_success,
     read_poll,
     read_submit,
 )
-
-__all__ = [
-    "Ambiguous",
-    "CreditsExhausted",
-    "Done",
-    "Lost",
-    "PollOutcome",
-    "PollUnavailable",
-    "RateLimited",
-    "Rejected",
-    "StillPending",
-    "SubmitOutcome",
-    "Submitted",
-    "Unauthorized",
-    "Unavailable",
-    "Unsent",
-    "UpstreamClient",
-    "UpstreamFailed",
-    "query_of",
-]
 
 #: What is read of a refusal; its status has said the most of it.
 _REFUSAL_BYTES = 64 * 1024
@@ -67,13 +39,17 @@ _BROKEN = (aiohttp.ClientError, TimeoutError, OSError)
 class UpstreamClient:
     """Talks to one ScrapeLLM, over a session made by `upstream_session`.
 
-    `base_url` may have a path; an answer of more than `max_bytes`, decompressed, is not read.
+    `base_url` may have a path; an answer of more than `max_bytes`, decompressed, is not read. Dates in `Retry-After`
+    are judged by `now_ms`.
     """
 
-    def __init__(self, session: aiohttp.ClientSession, base_url: str, *, max_bytes: int) -> None:
+    def __init__(
+        self, session: aiohttp.ClientSession, base_url: str, *, max_bytes: int, now_ms: Callable[[], int]
+    ) -> None:
         self._session = session
         self._base = yarl.URL(base_url)
         self._max_bytes = max_bytes
+        self._now_ms = now_ms
 
     async def submit(self, spec: JobSpec, api_key: str, *, timeout_s: float) -> SubmitOutcome:
         """Submit a job, once, within `timeout_s` in all. The key travels in `X-API-Key` and nowhere else."""
@@ -108,7 +84,7 @@ class UpstreamClient:
                 method, url, headers=headers, timeout=timeout, allow_redirects=False
             ) as response:
                 body = await self._body(response)
-                wait_s = parse_retry_after(response.headers.get("Retry-After"), time.time())
+                wait_s = parse_retry_after(response.headers.get("Retry-After"), self._now_ms() / 1000)
                 return Answer(response.status, body, wait_s, secret)
         except RedirectRefused as error:
             return Answer(error.status, b"", None, secret)

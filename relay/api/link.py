@@ -4,7 +4,7 @@ import asyncio
 
 import structlog
 
-from relay.api.background import end
+from relay.core.ending import end
 from relay.core.errors import ConfigurationError, StoreUnavailable
 from relay.core.settings import Settings
 from relay.core.store import Store
@@ -45,7 +45,7 @@ class StoreLink:
     async def close(self) -> None:
         """Stop trying, and close all connections."""
         if self._task is not None:
-            await end(self._task)
+            await end([self._task])
         if self._store is not None:
             await self._store.close()
 

@@ -18,7 +18,8 @@ from relay.core.egress import upstream_session
 from relay.core.model import Callback, JobSpec
 from relay.core.settings import Settings
 from relay.dev.emulator import EmulatorSettings, start
-from worker.upstream import (
+from worker.upstream import UpstreamClient
+from worker.upstream_answers import (
     Ambiguous,
     CreditsExhausted,
     Done,
@@ -32,12 +33,13 @@ from worker.upstream import (
     Unauthorized,
     Unavailable,
     Unsent,
-    UpstreamClient,
     UpstreamFailed,
 )
 
 KEY = "the-upstream-key"
 MAX_BYTES = 100_000
+#: The store's time: Sun, 06 Nov 1994 08:48:37 GMT.
+NOW_MS = 784_111_717_000
 SPEC = JobSpec(
     scraper="grok",
     prompt="[latency=0] Why?",
@@ -113,7 +115,7 @@ def http(status: int, body: bytes, **headers: str) -> bytes:
 
 def client_of(session: aiohttp.ClientSession, url: str) -> UpstreamClient:
     """A client of the upstream at `url`."""
-    return UpstreamClient(session, url, max_bytes=MAX_BYTES)
+    return UpstreamClient(session, url, max_bytes=MAX_BYTES, now_ms=lambda: NOW_MS)
 
 
 async def submit_to(session: aiohttp.ClientSession, url: str, *, timeout_s: float = 5) -> SubmitOutcome:
@@ -428,6 +430,13 @@ async def test_a_refusal_whose_words_are_lost_is_a_refusal(session: aiohttp.Clie
         assert await client_of(session, url).poll("j", timeout_s=5) == PollUnavailable("status 503", 9)
     async with raw_server(saying(answer % 422)) as url:
         assert await submit_to(session, url) == Rejected(422, "the upstream answered with status 422")
+
+
+async def test_a_date_is_judged_by_the_store_s_time(session: aiohttp.ClientSession) -> None:
+    """`Retry-After` as a date is so far away as the store's clock says, whatever this machine's says."""
+    answer = b"HTTP/1.1 503 X\r\nRetry-After: Sun, 06 Nov 1994 08:49:07 GMT\r\nContent-Length: 0\r\n\r\n"
+    async with raw_server(saying(answer)) as url:
+        assert await submit_to(session, url) == Unavailable("status 503", 30)
 
 
 async def test_a_refusal_that_drips_ends_in_time(session: aiohttp.ClientSession) -> None:

@@ -1,9 +1,9 @@
-"""How a worker's background tasks are ended."""
+"""How background tasks are ended."""
 
 import asyncio
 import contextlib
 
-from worker.service import _end
+from relay.core.ending import end
 
 
 async def test_a_task_that_loses_a_cancellation_is_ended() -> None:
@@ -19,6 +19,6 @@ async def test_a_task_that_loses_a_cancellation_is_ended() -> None:
     task = asyncio.create_task(stubborn())
     await asyncio.sleep(0)
     async with asyncio.timeout(10):
-        await _end([task])
+        await end([task])
     assert lost.is_set()
     assert task.cancelled()
