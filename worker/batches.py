@@ -129,7 +129,9 @@ class Batches:
         now_ms = context.store.now_ms()
         # Those that are not configured any more have no key to submit with.
         known = {name: seen for name, seen in self._clients().items() if name in context.clients}
-        shares = allowances(known, now_ms=now_ms, slots=slots, first=self._turn)
+        # Those whose last claim had no answer are asked for at any rate: they may hold some already.
+        shares = {ClientName(name): 0 for name in context.store.unanswered(Kind.SUBMIT)}
+        shares |= allowances(known, now_ms=now_ms, slots=slots, first=self._turn)
         for client, share in shares.items():
             with context.runner.reserved(Kind.SUBMIT, share):
                 claims = await context.store.begin_submit(client, share)

@@ -104,7 +104,7 @@ class Pump:
             for name, seen in clients.items()
         )
         for kind, due in ((Kind.SUBMIT, submits), (Kind.POLL, look.poll), (Kind.DELIVER, look.deliver)):
-            if due:
+            if due or self._context.store.unanswered(kind):
                 await self._start(kind)
         if not (look.enlist or look.purge):
             self._unkept_s = None

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.account import submits_of
 from tests.faults.proxy import Fate, Once, StoreProxy, named, script
 from tests.processes import System, free_port, until
 
@@ -102,6 +103,26 @@ async def test_cut_at_arq(system: System, proxy: StoreProxy) -> None:
     proxy.heal()
     await system.callbacks(14, LEASE_S + 15)
     assert system.worker.is_running()
+
+
+@pytest.mark.parametrize("fate", [Fate.CUT_AFTER, Fate.STALL_AFTER])
+async def test_a_lost_claim_is_not_paid_for(tmp_path: Path, proxy: StoreProxy, fate: Fate) -> None:
+    """Claims whose replies are lost were not begun: no submit counts as ambiguous, and no attempt is used up."""
+    settings = SETTINGS | {"RELAY_REDIS_URL": proxy.url, "RELAY_ON_AMBIGUOUS_SUBMIT": "fail"}
+    # The first attempt waits, so that it is claimed and not carried on to.
+    settings["RELAY_CALLBACK_SCHEDULE"] = "0.2,5"
+    async with System(tmp_path, settings, UPSTREAM, store_port=proxy.store_port).running() as system:
+        for turn, name in enumerate(("begin_submit", "begin_poll", "begin_deliver")):
+            rule = proxy.rule = Once(script(name), fate)
+            jobs = [await accept(system, 10 * turn + number) for number in range(3)]
+            await system.callbacks(3 * turn + 3, LEASE_S + 15)
+            assert rule.seen >= 1, f"{name} was never called: nothing was shown"
+            proxy.heal()
+            for job in jobs:
+                _, found = await system.call("GET", f"/v1/jobs/{job}")
+                assert (found["status"], found["delivery"]["attempts"]) == ("done", 1)
+        submits = await submits_of(system)
+        assert (submits.taken, submits.repeated, submits.ambiguous) == (9, 0, 0)
 
 
 async def test_the_store_vanishes(system: System, proxy: StoreProxy) -> None:

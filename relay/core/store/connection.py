@@ -27,9 +27,11 @@ _CONNECTIONS = 64
 _OLDEST = 7
 
 _LUA = files("relay.core.store") / "lua"
-#: What scripts are built on besides lib.lua: those that open or end attempts, and those that touch permits.
+#: What scripts are built on besides lib.lua: those that claim, that open or end attempts, and that touch permits.
 _PARTS: Mapping[str, tuple[str, ...]] = {
-    "begin_deliver": ("destination", "delivery"),
+    "begin_submit": ("begin",),
+    "begin_poll": ("begin",),
+    "begin_deliver": ("begin", "destination", "delivery"),
     "save": ("destination", "delivery"),
     "release": ("destination",),
     "resume": ("destination",),

@@ -47,6 +47,8 @@ _LETTERS = {
 _EVENTS = {letter: event for event, letter in _LETTERS.items()}
 _THIN = "T"
 _PLAIN, _DEFLATED = b"r", b"z"
+#: The scripts read it too.
+_LENGTH_BYTES = 4
 
 _spec_decoder = msgspec.json.Decoder(JobSpec)
 _callback_decoder = msgspec.json.Decoder(Callback)
@@ -112,15 +114,17 @@ def decode_wishes(text: str) -> tuple[tuple[EventType, ...], bool]:
 
 
 def pack_result(result: bytes, compress_above_bytes: int) -> bytes:
-    """A result as it is stored: its own bytes, compressed only where that pays."""
+    """A result as it is stored: its own bytes, compressed only where that pays, and then after their number."""
     if len(result) > compress_above_bytes:
-        return _DEFLATED + zlib.compress(result, 1)
+        return _DEFLATED + len(result).to_bytes(_LENGTH_BYTES) + zlib.compress(result, 1)
     return _PLAIN + result
 
 
 def unpack_result(stored: bytes) -> bytes:
     """The reverse of `pack_result`."""
-    return zlib.decompress(memoryview(stored)[1:]) if stored[:1] == _DEFLATED else stored[1:]
+    if stored[:1] != _DEFLATED:
+        return stored[1:]
+    return zlib.decompress(memoryview(stored)[1 + _LENGTH_BYTES :])
 
 
 def job_of_row(job_id: JobId, row: Sequence[bytes | None], stored_result: bytes | None = None) -> Job:

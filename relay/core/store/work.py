@@ -1,6 +1,5 @@
 """The worker's side of the store: looking, claiming, saving, giving back, purging."""
 
-import itertools
 import math
 import secrets
 import zlib
@@ -266,7 +265,9 @@ class WorkStore(Intake):
     def __init__(self, db: Connection, settings: Settings) -> None:
         super().__init__(db, round(settings.submit_window_s * 1000), settings.events_kept)
         self.boot_id = secrets.token_hex(6)
-        self._numbers = itertools.count(1)
+        self._next_number = 1
+        #: Claims that had no answer, by what they were for: their first number, and how many they were of.
+        self._unanswered: dict[str, tuple[int, int]] = {}
         self._lease_ms = round(settings.lease_s * 1000)
         self._permits = settings.callback_concurrency
         self._rules = records.pack(_delivery_rules(settings))
@@ -315,20 +316,26 @@ class WorkStore(Intake):
         """Hold back every submit under an upstream key, on all workers. Raises StoreUnavailable."""
         await self._db.run("pause", key_name, length_ms, why.value)
 
-    # Claiming. A reply that is lost leaves its jobs leased until the lease ends; asking again would claim others.
+    # Claiming. A call that had no answer is made again under its number by the next one for the same, and gets what it
+    # claimed, as long as nobody else does: what was not begun must not look as if it had been.
+
+    def unanswered(self, kind: str) -> list[str]:
+        """What claims of this kind had no answer for: the clients of submits, or the kind itself."""
+        return [where.partition(":")[2] or where for where in self._unanswered if where.partition(":")[0] == kind]
 
     async def begin_submit(self, client: ClientName, count: int, *, overdue: bool = False) -> list[SubmitClaim]:
         """Claim up to `count` due submits of a client. Raises StoreUnavailable.
 
         `overdue` claims those whose submit window or deadline has ended instead, whatever holds the others back.
         """
-        answer = await self._begin("begin_submit", client, count, *self._claim(count), int(overdue))
+        where = f"{'overdue' if overdue else 'submit'}:{client}"
+        answer = await self._begin(where, "begin_submit", count, client, int(overdue))
         rows = (answer[i : i + 8] for i in range(1, len(answer), 8))
         return _readable(rows, lambda row: _submit_claim(client, row))
 
     async def begin_poll(self, count: int) -> list[PollClaim]:
         """Claim up to `count` due polls. Raises StoreUnavailable."""
-        answer = await self._begin("begin_poll", count, *self._claim(count))
+        answer = await self._begin("poll", "begin_poll", count)
         return _readable((answer[i : i + 8] for i in range(1, len(answer), 8)), _poll_claim)
 
     async def begin_deliver(self, count: int) -> list[DeliverClaim]:
@@ -337,22 +344,24 @@ class WorkStore(Intake):
         Raises StoreUnavailable.
         """
         while True:
-            _, more, *rows = await self._begin(
-                "begin_deliver",
-                *(self._rules, count, *self._claim(count)[:2], _CLAIM_BYTES),
-            )
+            _, more, *rows = await self._begin("deliver", "begin_deliver", count, self._rules, _CLAIM_BYTES)
             # A large backlog is parked some at a time, so that the store's other clients get their turn.
             if rows or not more:
                 return _readable(rows, _deliver_claim)
 
-    def _claim(self, count: int) -> tuple[str, int, int]:
-        number = next(self._numbers)
-        for _ in range(count - 1):
-            next(self._numbers)
-        return self.boot_id, number, self._lease_ms
-
-    async def _begin(self, script: str, *args: bytes | str | int) -> list[Any]:
-        answer: list[Any] = await self._db.run(script, *args, repeat=False)
+    async def _begin(self, where: str, script: str, count: int, *args: bytes | str | int) -> list[Any]:
+        claim = self._unanswered.pop(where, None)
+        if claim is None:
+            claim = self._next_number, count
+            self._next_number += count
+        number, numbers = claim
+        try:
+            answer: list[Any] = await self._db.run(
+                script, min(count, numbers), self.boot_id, number, self._lease_ms, *args
+            )
+        except BaseException:
+            self._unanswered[where] = claim
+            raise
         self._db.saw_time(int(answer[0]))
         return answer
 

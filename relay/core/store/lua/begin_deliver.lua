@@ -1,12 +1,13 @@
 -- Claim due callbacks: token, lease, permit at the destination, number of the attempt.
 -- An attempt that its worker never ended is closed here; where it was the schedule's last, the delivery is exhausted.
 -- What its destination has no permit for is parked, once, until one comes back, or until its gate opens.
--- ARGV: settings(a msgpack map, see save.lua) count boot number max_bytes
+-- ARGV: count boot number lease_ms settings(a msgpack map, see save.lua) max_bytes
 -- Returns now, whether there is more to look at, then the attempts.
-local cfg = cmsgpack.unpack(ARGV[1])
-local count, boot, number, max_bytes = tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
+local count, boot, number, lease = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+local cfg, max_bytes = cmsgpack.unpack(ARGV[5]), tonumber(ARGV[6])
 local due = P .. 'due:deliver'
-local free, out, claimed, bytes = {}, {int(NOW), 0}, 0, 0
+local place = boot .. ':deliver'
+local free, out, taken, bytes = {}, {int(NOW), 0}, {}, 0
 -- Parking looks at more than it claims, so that one destination's backlog does not hide the others; at about 10 ms' worth.
 local LOOK = 1000
 
@@ -16,16 +17,11 @@ local function cut_off(id, attempt, started)
   redis.call('HDEL', P .. id, 'oa')
 end
 
-local function claim(id, where)
-  local token = boot .. '.' .. int(number)
-  number = number + 1
-  redis.call('HSET', P .. id, 'tok', token, 'le', int(NOW + cfg.lease))
-  redis.call('ZADD', due, int(NOW + cfg.lease), id)
-  open_attempt(id, where, NOW + cfg.lease)
+local function claimed(id, token)
+  hold(id, due, token, lease)
   local attempt = attempt_of(id, token)
-  bytes = bytes + #(attempt[4] or '') + #(attempt[3][3] or '')
+  bytes = bytes + result_bytes(attempt[4]) + #(attempt[3][3] or '')
   out[#out + 1] = attempt
-  claimed = claimed + 1
 end
 
 local function begin(id, score)
@@ -55,8 +51,20 @@ local function begin(id, score)
     if till then redis.call('ZADD', P .. 'wake', int(till), where) end
   else
     free[where] = free[where] - 1
-    claim(id, where)
+    taken[#taken + 1] = id
+    open_attempt(id, where, NOW + lease)
+    claimed(id, token_of(boot, number, #taken))
   end
+end
+
+local held = begun(place, boot, number)
+if held then
+  for _, one in ipairs(held) do
+    local r = redis.call('HMGET', P .. one[1], 'c', 'dest')
+    redis.call('ZADD', P .. 'flight:' .. destination_of(r[1], r[2]), int(NOW + lease), one[1])
+    claimed(one[1], one[2])
+  end
+  return out
 end
 
 -- Destinations whose closing is over: one callback of each is tried.
@@ -65,16 +73,18 @@ for _, where in ipairs(redis.call('ZRANGEBYSCORE', P .. 'wake', '-inf', int(NOW)
   unpark(where, cfg.permits)
 end
 
-local looked, seen = 0, 0
+local looked, seen, full = 0, 0, false
 repeat
   -- Whatever is looked at is not due any more afterwards, so the next ones come first.
   local ids = redis.call('ZRANGEBYSCORE', due, '-inf', int(NOW), 'WITHSCORES', 'LIMIT', 0, math.max(count, 100))
   seen = #ids / 2
   for i = 1, #ids, 2 do
-    if claimed >= count or bytes > max_bytes then return out end
+    full = #taken >= count or bytes > max_bytes
+    if full then break end
     begin(ids[i], ids[i + 1])
   end
   looked = looked + seen
-until seen == 0 or looked >= LOOK
-if seen > 0 then out[2] = 1 end
+until full or seen == 0 or looked >= LOOK
+if seen > 0 and not full then out[2] = 1 end
+note_begun(place, number, taken)
 return out

@@ -23,6 +23,13 @@ local function attempt_of(id, token)
   return {id, token, row, redis.call('GET', P .. 'res:' .. id)}
 end
 
+-- What a stored result takes in the worker's memory: one that was compressed begins with `z` and its length.
+local function result_bytes(stored)
+  if not stored then return 0 end
+  if string.sub(stored, 1, 1) ~= 'z' then return #stored end
+  return (struct.unpack('>I4', string.sub(stored, 2, 5)))
+end
+
 -- The delivery status changes, and nothing else.
 local function set_delivery(id, r, delivery, cfg)
   if delivery == r.d then return end
