@@ -134,7 +134,10 @@ def of_core(error: core.RelayError) -> Problem:
             return _later("rate_limited", "This client has used up its requests for now.", error.retry_after_s)
         case core.TooManyUnfinished():
             who = "This relay" if error.of_all else "This client"
-            return _later("too_many_unfinished", f"{who} has too many jobs without an outcome.", error.retry_after_s)
+            detail = f"{who} has too many jobs without an outcome."
+            if error.alone:
+                detail = f"{who} may not have so many jobs without an outcome as this batch has: send it in parts."
+            return _later("too_many_unfinished", detail, error.retry_after_s)
         case _:
             raise error
 

@@ -63,8 +63,12 @@ class RateLimited(_TryLater):
 
 
 class TooManyUnfinished(_TryLater):
-    """The client, or with `of_all` all clients together, have as many jobs without an outcome as they may have."""
+    """The client, or with `of_all` all clients together, have as many jobs without an outcome as they may have.
 
-    def __init__(self, retry_after_s: int, *, of_all: bool = False) -> None:
+    `alone`: what was asked for is more than that by itself.
+    """
+
+    def __init__(self, retry_after_s: int, *, of_all: bool = False, alone: bool = False) -> None:
         super().__init__(retry_after_s)
         self.of_all = of_all
+        self.alone = alone

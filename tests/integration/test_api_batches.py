@@ -162,6 +162,11 @@ async def test_quota_is_whole_or_not_at_all(store_url: str) -> None:
         assert (await submit(relay, {"jobs": [JOB] * 8})).status == 202
         refused = await submit(relay, {"jobs": [JOB] * 3})
         assert (refused.status, refused.code) == (429, "too_many_unfinished")
+        assert "in parts" not in refused.json["detail"]
+        # This one would be refused for ever, and says so.
+        refused = await submit(relay, {"jobs": [JOB] * 11})
+        assert (refused.status, refused.code) == (429, "too_many_unfinished")
+        assert "in parts" in refused.json["detail"]
         assert (await submit(relay, {"jobs": [JOB] * 2})).status == 202
 
 

@@ -114,6 +114,8 @@ class Intake(Queries):
         key = (admission.idempotency_key or "", admission.body_hash)
         of_all = admission.max_unfinished_of_all
         answer = await self._db.run("admit", admission.client, *key, count, *quota, of_all)
+        if answer[0] in (b"full", b"crowded") and count > min(admission.max_unfinished_jobs, of_all):
+            raise TooManyUnfinished(_FULL_RETRY_AFTER_S, of_all=count > of_all, alone=True)
         if answer[0] != b"admitted":
             return await self._replayed_batch(admission.client, BatchId(_replayed(answer)))
         now_ms = self._db.now_ms()
