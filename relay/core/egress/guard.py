@@ -19,6 +19,7 @@ _RESOLVE_WITHIN_S = 2.0
 #: How long a verdict on a name serves further URLs; sending asks again in any case.
 _REMEMBER_S = 5.0
 _REMEMBERED_NAMES = 1024
+#: Of one request: the slow names of a large batch must not keep another one from being judged.
 _LOOKUPS_AT_ONCE = 64
 #: URLs of a batch that are parsed before the loop gets a turn.
 _PARSED_AT_ONCE = 200
@@ -48,7 +49,6 @@ class CallbackGuard:
         #: Host → (when it is forgotten, on the loop's clock; the lookup, whose result is "refused?").
         self._verdicts: OrderedDict[str, tuple[float, asyncio.Task[bool]]] = OrderedDict()
         self._running: set[asyncio.Task[bool]] = set()
-        self._lookup_slots = asyncio.Semaphore(_LOOKUPS_AT_ONCE)
 
     def parse(self, raw: str, client: Client | None = None) -> CallbackUrl:
         """All of the judgement that needs no DNS, the client's list of hosts included. Raises RefusedUrl."""
@@ -77,6 +77,7 @@ class CallbackGuard:
         """
         verdicts: dict[str, CallbackUrl | RefusedUrl] = {}
         lookups: dict[str, asyncio.Task[bool]] = {}
+        slots = asyncio.Semaphore(_LOOKUPS_AT_ONCE)
         for number, raw in enumerate(dict.fromkeys(raws), start=1):
             try:
                 target = self.parse(raw, client)
@@ -88,7 +89,7 @@ class CallbackGuard:
                     await asyncio.sleep(0)
             verdicts[raw] = target
             if not target.is_literal and target.host not in lookups:
-                lookups[target.host] = self._lookup(target.host)
+                lookups[target.host] = self._lookup(target.host, slots)
         unfinished = {lookup for lookup in lookups.values() if not lookup.done()}
         if unfinished:
             # Not cancelled when the time is up: another request may wait for the same name.
@@ -135,13 +136,13 @@ class CallbackGuard:
         self._verdicts.clear()
         await self._resolver.close()
 
-    def _lookup(self, host: str) -> asyncio.Task[bool]:
+    def _lookup(self, host: str, slots: asyncio.Semaphore) -> asyncio.Task[bool]:
         """The running or remembered lookup of `host`, or a new one."""
         now_s = asyncio.get_running_loop().time()
         known = self._verdicts.get(host)
         if known is not None and known[0] > now_s and not known[1].cancelled():
             return known[1]
-        lookup = asyncio.create_task(self._is_refused(host))
+        lookup = asyncio.create_task(self._is_refused(host, slots))
         self._running.add(lookup)
         lookup.add_done_callback(self._running.discard)
         self._verdicts[host] = (now_s + _REMEMBER_S, lookup)
@@ -150,10 +151,10 @@ class CallbackGuard:
             self._verdicts.popitem(last=False)
         return lookup
 
-    async def _is_refused(self, host: str) -> bool:
+    async def _is_refused(self, host: str, slots: asyncio.Semaphore) -> bool:
         """Whether the name has a refused address; no answer in time is none."""
         try:
-            async with asyncio.timeout(_RESOLVE_WITHIN_S), self._lookup_slots:
+            async with asyncio.timeout(_RESOLVE_WITHIN_S), slots:
                 await self.addresses(host)
         except BlockedAddress:
             return True
