@@ -15,6 +15,9 @@ SOURCES := relay worker tests $(if $(wildcard bench/*.py),bench) $(wildcard .ci/
 # Passed on to the command: `make dev ARGS=--help`, `make test ARGS='-k policy'`.
 ARGS ?=
 
+# The whole suite mostly waits, so two of it run beside each other; tests/conftest.py says what does not.
+SIDE_BY_SIDE := --numprocesses 2 --dist loadgroup
+
 TEST_REDIS_URL ?= redis://127.0.0.1:6379/15
 
 .DEFAULT_GOAL := help
@@ -32,7 +35,7 @@ dev: $(STAMP) ## Run everything in one command: store, relay, worker, emulated u
 
 test: $(STAMP) ## Run all tests, and see that they cover enough
 	@$(BIN)/coverage erase
-	$(BIN)/pytest --cov --cov-report=term --cov-report=json $(ARGS)
+	$(BIN)/pytest $(or $(ARGS),$(SIDE_BY_SIDE)) --cov --cov-report=term --cov-report=json
 	@$(if $(ARGS),echo 'coverage is judged only when all tests ran',$(BIN)/python .ci/coverage_gate.py .coverage.json)
 
 test-redis: $(STAMP) ## Run the store's tests against the Redis at TEST_REDIS_URL; empties that database

@@ -1,8 +1,9 @@
 """`python -m bench.recovery`: how much later callbacks come when something dies, and how long no 202 comes.
 
-One load for every fault, in one run: jobs at a steady rate, of one latency, to a receiver that answers. A callback is
-as late as it comes after its job was accepted and its latency was over; what a fault adds is seen beside the same load
-without one. Those are looked at that were under way when the fault came, or were asked for while it lasted.
+One load for every fault, in one run: jobs at a steady rate, of one latency, to a receiver that takes its time, as the
+upstream does, so that every fault hits steps of every kind. A callback is as late as it comes after its job was
+accepted and its latency was over; what a fault adds is seen beside the same load without one. Those are looked at that
+were under way when the fault came, or were asked for while it lasted.
 """
 
 import argparse
@@ -23,6 +24,8 @@ from rich.table import Table
 from tests.processes import System
 
 _LATENCY_S = 4.0
+#: What each request takes, to the upstream and to the receiver.
+_ANSWER_S = 0.5
 _CALL_S = 15.0
 #: Into the load, before the fault.
 _BEFORE_S = 6.0
@@ -73,7 +76,7 @@ class Load:
         body = {
             "scraper": "chatgpt",
             "prompt": f"[latency={_LATENCY_S}] {self.name} {number}",
-            "callback_url": f"{self.system.inbox_url}/hook",
+            "callback_url": f"{self.system.inbox_url}/slow/{_ANSWER_S}",
         }
         while True:
             with contextlib.suppress(aiohttp.ClientError, TimeoutError, OSError):
@@ -131,7 +134,8 @@ async def run(per_s: float, lease_s: float) -> list[Run]:
     """Every fault."""
     settings = {"RELAY_LEASE_S": str(lease_s)}
     with tempfile.TemporaryDirectory() as folder:
-        async with System(Path(folder), settings, {"EMULATOR_FAILURE_RATE": "0"}).running() as system:
+        upstream = {"EMULATOR_FAILURE_RATE": "0", "EMULATOR_ANSWER_DELAY_S": str(_ANSWER_S)}
+        async with System(Path(folder), settings, upstream).running() as system:
             other = system.another_worker()
             await other.start()
 
@@ -184,7 +188,7 @@ def print_table(runs: Sequence[Run], lease_s: float, per_s: float) -> None:
             *(f"{one.late_p99_s - usual.late_p99_s:.2f}", f"{one.quiet_s:.2f}"),
             *(str(one.repeated_callbacks), str(one.repeated_submits)),
         )
-    Console().print(table)
+    Console(width=150).print(table)
 
 
 def main() -> None:

