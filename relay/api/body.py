@@ -3,6 +3,7 @@
 import asyncio
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from relay.api import strict_json
 from relay.api.context import LIMITS
@@ -67,7 +68,7 @@ async def _read(request: web.Request, limit: int) -> bytes:
                     raise _too_large(limit)
     except TimeoutError:
         raise _hang_up("request_timeout", f"The body was not complete within {timeout_s:g} s.") from None
-    except (web.RequestPayloadError, ConnectionError):
+    except (web.RequestPayloadError, HttpProcessingError, ConnectionError):
         raise _hang_up("malformed_request", "The body ended early or its framing is not valid HTTP.") from None
     return bytes(body)
 

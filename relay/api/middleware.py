@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 from aiohttp import web
 
+from relay.api import framing
 from relay.api.context import CLIENT, HELD, METRICS, RUNNING
 from relay.api.problems import Problem, not_found, of_core
 from relay.core.errors import RelayError
@@ -74,6 +75,7 @@ async def _answer_fully(request: web.Request, handler: Handler) -> web.StreamRes
 
 async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
+        framing.check(request)
         return await handler(request)
     except Problem as problem:
         return problem.response()
@@ -99,8 +101,11 @@ def _of_aiohttp(request: web.Request, error: web.HTTPException) -> web.Response:
     raise error
 
 
-async def add_headers(_request: web.Request, response: web.StreamResponse) -> None:
+async def add_headers(request: web.Request, response: web.StreamResponse) -> None:
     """Put the headers of every answer on `response`; a signal of the application."""
+    if framing.is_last(request):
+        response.force_close()
+        response.headers["Connection"] = "close"
     response.headers.update(_HEADERS)
     for name, value in _DEFAULT_HEADERS.items():
         response.headers.setdefault(name, value)

@@ -9,8 +9,9 @@ from types import MappingProxyType
 from typing import Any
 
 import structlog
-from aiohttp import web
+from aiohttp import EMPTY_PAYLOAD, web
 from aiohttp.http_exceptions import LineTooLong
+from aiohttp.web_protocol import _ErrInfo
 
 from relay.api.context import LIMITS
 from relay.api.problems import Problem
@@ -46,6 +47,22 @@ class Connection(web.RequestHandler):
     """One client's connection, whose protocol errors are problem details too."""
 
     __slots__ = ()
+
+    async def start(self) -> None:
+        """Serve the connection until it ends. A target of which aiohttp makes no request is answered too."""
+        try:
+            await super().start()
+        except ValueError as error:  # the host in it is no international name; nobody would ever hang up
+            self._messages.appendleft((_ErrInfo(status=HTTPStatus.BAD_REQUEST, exc=error, message=""), EMPTY_PAYLOAD))
+            await super().start()
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes in. A body whose framing breaks fails at once; by itself aiohttp would let it wait for more."""
+        super().data_received(data)
+        request = self._current_request
+        broken = self._messages and isinstance(self._messages[-1][0], _ErrInfo)
+        if broken and request is not None and not request.content.is_eof():
+            request.content.set_exception(web.RequestPayloadError("the framing of the body is not valid HTTP"))
 
     def handle_error(
         self,
