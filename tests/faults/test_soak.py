@@ -56,7 +56,7 @@ def test_an_account_that_adds_up() -> None:
         {"submits": replace(GOOD.submits, taken=2)},
         {"submits": replace(GOOD.submits, ambiguous=0)},
     ],
-    ids=str,
+    ids=range(11),
 )
 def test_an_account_that_does_not(change: dict[str, object]) -> None:
     """Whatever is missing, too much or unexplained is named."""

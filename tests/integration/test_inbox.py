@@ -82,7 +82,11 @@ async def test_without_secrets_nothing_is_verified() -> None:
     assert inbox.received[0].reason == "no secret to verify with"
 
 
-@pytest.mark.parametrize("secret", ["", "whsec_", "whsec_x", SECRET.removeprefix("whsec_"), "whsec_AAAA"])
+@pytest.mark.parametrize(
+    "secret",
+    ["", "whsec_", "whsec_x", SECRET.removeprefix("whsec_"), "whsec_AAAA"],
+    ids=["empty", "prefix", "no base64", "no prefix", "short"],
+)
 async def test_a_wrong_secret_is_told_at_once(secret: str) -> None:
     """It is not first found out by callbacks that cannot be verified; the error has no secret in it."""
     with pytest.raises(ValueError, match=r".") as caught:
