@@ -99,7 +99,9 @@ class Batches:
         until = loop.time() + _TASK_S
         try:
             while not self.stopping and (left_s := until - loop.time()) > 0:
-                wanted = min(self._context.runner.free(kind), _CLAIM)
+                free = self._context.runner.free(kind)
+                # A claim keeps its slots until the store has answered. Polls that end meanwhile find the other half.
+                wanted = min((free + 1) // 2 if kind is Kind.DELIVER else free, _CLAIM)
                 if wanted <= 0:
                     await self._context.runner.wait_free(kind, left_s)
                     continue
@@ -154,8 +156,11 @@ class Batches:
 
     async def _claim_callbacks(self, slots: int) -> int:
         context = self._context
-        with context.runner.reserved(Kind.DELIVER, slots):
-            claims = await context.store.begin_deliver(slots)
+        free_slots = self._deliverer.free_slots()
+        with self._deliverer.claiming(slots):
+            claims = await context.store.begin_deliver(
+                slots, free_slots=free_slots, under_way=self._deliverer.under_way
+            )
         if await self._given_back(claim.lease for claim in claims):
             return 0
         for claim in claims:

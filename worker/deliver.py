@@ -1,6 +1,8 @@
 """The deliver step: one attempt at one callback, and what follows from how it ended."""
 
 import contextlib
+from collections import Counter
+from collections.abc import Iterator
 from typing import assert_never
 
 import structlog
@@ -18,6 +20,7 @@ from relay.core.egress import (
 from relay.core.model import Attempt, AttemptOutcome, ClientName, DeliveryStatus
 from relay.core.policy import Delivered, Exhausted, Gone, RetryAfter
 from relay.core.retry_after import parse_retry_after
+from relay.core.settings import Client
 from relay.core.store.work import DeliverClaim, News, Refused, Save, Saved, saved_attempt
 from worker.context import Context
 from worker.runner import Kind
@@ -37,11 +40,29 @@ class Deliverer:
         self._context = context
         self._session = session
         self._unknown: set[ClientName] = set()
+        #: Attempts by destination, in the store's words: `client/host:port`.
+        self.under_way: Counter[str] = Counter()
+        #: Slots that are kept for a claim which the store has not answered yet.
+        self._claiming = 0
         self.stopping = False
 
     def may_carry_on(self) -> bool:
         """Whether a poll may go on to its callback at once."""
         return not self.stopping and self._context.runner.free(Kind.DELIVER) > 0
+
+    def free_slots(self) -> int:
+        """How many slots destinations share now. Of those that a claim keeps, most come back."""
+        return self._context.runner.free(Kind.DELIVER) + self._claiming
+
+    @contextlib.contextmanager
+    def claiming(self, count: int) -> Iterator[None]:
+        """Keep slots for what is being claimed."""
+        self._claiming += count
+        try:
+            with self._context.runner.reserved(Kind.DELIVER, count):
+                yield
+        finally:
+            self._claiming -= count
 
     def reserved(self, *, wanted: bool) -> contextlib.AbstractContextManager[None]:
         """Keep a slot free for a callback that may be carried on to."""
@@ -58,6 +79,17 @@ class Deliverer:
             await context.store.release([claim.lease], delay_ms=_UNKNOWN_CLIENT_DELAY_MS)
             return
         message = message_of(claim.subject)
+        where = f"{claim.client}/{message.callback.destination}"
+        self.under_way[where] += 1
+        try:
+            await self._attempt(claim, client, message)
+        finally:
+            self.under_way[where] -= 1
+            if not self.under_way[where]:
+                del self.under_way[where]
+
+    async def _attempt(self, claim: DeliverClaim, client: Client, message: Message) -> None:
+        context = self._context
         started_ms = context.store.now_ms()
         if claim.attempt == 1 and claim.subject.completed_ms is not None:
             context.metrics.lateness_seconds.observe(max(0, started_ms - claim.subject.completed_ms) / 1000)
@@ -127,7 +159,7 @@ class Deliverer:
             delivery=status.value,
             retry_in_s=delay_ms / 1000 if delay_ms is not None else None,
         )
-        return saved_attempt(claim, attempt, status, delay_ms)
+        return saved_attempt(claim, attempt, status, delay_ms, free_slots=self.free_slots())
 
 
 def _read(reply: Reply, number: int, started_ms: int, now_ms: int) -> tuple[Attempt, int | None]:

@@ -99,6 +99,7 @@ async def _finish(
             result_url = _result_url(context, claim)
     # Only a free slot of its own kind lets the callback go on from here: a slow receiver never holds up polls.
     carry_on = announced and context.rules.schedule_ms[0] == 0 and deliverer.may_carry_on()
+    free_slots = deliverer.free_slots()
     with deliverer.reserved(wanted=carry_on):
         answer = await context.saver.save(
             saved_outcome(
@@ -107,6 +108,7 @@ async def _finish(
                 decision.error,
                 announce_after_ms=context.rules.schedule_ms[0] if announced else None,
                 carry_on=carry_on,
+                free_slots=free_slots,
                 result=result,
                 result_url=result_url,
                 credits_used=credits_used,

@@ -52,6 +52,9 @@ _FIRST_CLOSED_S = 5.0
 _CLOSED_SHARE = 0.1
 
 
+#: Of slots, where a caller has no bound of its own.
+_MANY = 1_000_000
+
 C = TypeVar("C")
 log = structlog.get_logger("store")
 
@@ -212,12 +215,17 @@ def saved_outcome(
     *,
     announce_after_ms: int | None,
     carry_on: bool = False,
+    free_slots: int = _MANY,
     result: bytes | None = None,
     result_url: str | None = None,
     credits_used: float | None = None,
     ambiguous: bool = False,
 ) -> Save:
-    """The job has its outcome. `announce_after_ms` None: nobody asked for this event. `result` is as stored."""
+    """The job has its outcome. `announce_after_ms` None: nobody asked for this event. `result` is as stored.
+
+    `carry_on` goes on with the callback under the same token, if the destination has a permit, and is not to leave the
+    worker's `free_slots` to others.
+    """
     fields: dict[str, Any] = {}
     if credits_used is not None and not math.isfinite(credits_used):
         # Nothing can be counted with it, and the script would stop half-way.
@@ -238,17 +246,26 @@ def saved_outcome(
     else:
         body |= {"d": DeliveryStatus.PENDING.value, "due": "deliver", "delay": announce_after_ms}
         if carry_on:
-            body["carry"] = 1
+            body["carry"] = free_slots
     return Save(lease, body, result or b"")
 
 
 def saved_attempt(
-    claim: DeliverClaim, attempt: Attempt, status: DeliveryStatus, retry_after_ms: int | None = None
+    claim: DeliverClaim,
+    attempt: Attempt,
+    status: DeliveryStatus,
+    retry_after_ms: int | None = None,
+    *,
+    free_slots: int = _MANY,
 ) -> Save:
-    """An attempt has ended, and with it the delivery unless `retry_after_ms` says when the next one follows."""
+    """An attempt has ended, and with it the delivery unless `retry_after_ms` says when the next one follows.
+
+    With few `free_slots` the worker releases fewer of the callbacks that wait for the destination.
+    """
     body: dict[str, Any] = {
         "att": records.encode_attempt(attempt).decode(),
         "how": _HEALTH[attempt.outcome],
+        "left": free_slots,
         "gen": claim.generation,
         "d": status.value,
     }
@@ -338,13 +355,17 @@ class WorkStore(Intake):
         answer = await self._begin("poll", "begin_poll", count)
         return _readable((answer[i : i + 8] for i in range(1, len(answer), 8)), _poll_claim)
 
-    async def begin_deliver(self, count: int) -> list[DeliverClaim]:
+    async def begin_deliver(
+        self, count: int, *, free_slots: int = _MANY, under_way: Mapping[str, int] | None = None
+    ) -> list[DeliverClaim]:
         """Claim up to `count` due callbacks, as their destinations have permits; none only where there are none.
 
-        Raises StoreUnavailable.
+        Destinations share this worker's `free_slots`, in view of its attempts that are `under_way` at each, which are
+        named as `client/host:port`. Raises StoreUnavailable.
         """
+        share = free_slots, records.pack(under_way or {})
         while True:
-            _, more, *rows = await self._begin("deliver", "begin_deliver", count, self._rules, _CLAIM_BYTES)
+            _, more, *rows = await self._begin("deliver", "begin_deliver", count, self._rules, _CLAIM_BYTES, *share)
             # A large backlog is parked some at a time, so that the store's other clients get their turn.
             if rows or not more:
                 return _readable(rows, _deliver_claim)
@@ -431,6 +452,7 @@ def _delivery_rules(settings: Settings) -> dict[str, Any]:
         "undelivered": round(settings.undelivered_ttl_s * 1000),
         "lease": round(settings.lease_s * 1000),
         "permits": settings.callback_concurrency,
+        "slots": settings.deliver_slots,
         "attempts": len(settings.callback_schedule),
         "first": round(settings.callback_schedule[0] * 1000),
         "trip": settings.destination_closes_after,

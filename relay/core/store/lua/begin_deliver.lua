@@ -1,10 +1,13 @@
 -- Claim due callbacks: token, lease, permit at the destination, number of the attempt.
 -- An attempt that its worker never ended is closed here; where it was the schedule's last, the delivery is exhausted.
 -- What its destination has no permit for is parked, once, until one comes back, or until its gate opens.
+-- What would take more than its destination's share of the worker's slots is parked too, if another is under way there.
 -- ARGV: count boot number lease_ms settings(a msgpack map, see save.lua) max_bytes
+--   free slots of the worker, its attempts under way by destination(a msgpack map)
 -- Returns now, whether there is more to look at, then the attempts.
 local count, boot, number, lease = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local cfg, max_bytes = cmsgpack.unpack(ARGV[5]), tonumber(ARGV[6])
+local slots, mine = tonumber(ARGV[7]), cmsgpack.unpack(ARGV[8])
 local due = P .. 'due:deliver'
 local place = boot .. ':deliver'
 local free, out, taken, bytes = {}, {int(NOW), 0}, {}, 0
@@ -22,6 +25,11 @@ local function claimed(id, token)
   local attempt = attempt_of(id, token)
   bytes = bytes + result_bytes(attempt[4]) + #(attempt[3][3] or '')
   out[#out + 1] = attempt
+end
+
+-- The first one there is never crowded out, whatever the worker believes: nobody would release it.
+local function is_crowded(where)
+  return not has_slot(mine[where] or 0, slots - #taken, cfg) and redis.call('ZCARD', P .. 'flight:' .. where) > 0
 end
 
 local function begin(id, score)
@@ -45,12 +53,13 @@ local function begin(id, score)
   if f[9] then set_delivery(id, r, 'retrying', cfg) end
   local till
   if not free[where] then free[where], till = permits_free(where, cfg.permits) end
-  if free[where] < 1 then
+  if free[where] < 1 or is_crowded(where) then
     redis.call('HDEL', key, 'tok', 'le')
     enter(id, r.c, r.dest, 'deliver', 'parked', score)
     if till then redis.call('ZADD', P .. 'wake', int(till), where) end
   else
     free[where] = free[where] - 1
+    mine[where] = (mine[where] or 0) + 1
     taken[#taken + 1] = id
     open_attempt(id, where, NOW + lease)
     claimed(id, token_of(boot, number, #taken))

@@ -29,6 +29,17 @@ local function permits_free(where, limit)
   return (till and 1 or limit) - redis.call('ZCARD', key), nil
 end
 
+-- How many attempts at a destination a worker may have under way that has `mine` there, and `left` slots free: as many as
+-- there are permits where it has no others. The less the others leave, the fewer, by the square of what they leave of all
+-- slots. So dozens of destinations that hang at the same time leave some free, and the others find one.
+local function share(mine, left, cfg)
+  return cfg.permits * math.min(1, (left + mine) / cfg.slots) ^ 2
+end
+
+local function has_slot(mine, left, cfg)
+  return mine < share(mine, left, cfg)
+end
+
 -- What leaves its parked set keeps the permit that it left for until it is begun, for a while, so that permits that come
 -- back before that release one job each.
 local RESERVED_MS = 5000

@@ -4,8 +4,8 @@
 -- settings, a msgpack map: kept, events of a client; ttl, undelivered, ms that an ended job is kept; lease, ms; permits of
 -- a destination; attempts, first, the schedule's length and first delay in ms; and those that note_health names.
 --   id tok n(once)   set{field=value} del[field] s d (new states)   due(set) delay(ms)
---   att(empt log entry)   gen   carry(1: go on to the callback under this token)
---   how(the attempt ended: well, bad, silent)
+--   att(empt log entry)   gen   carry(free slots of the worker: go on to the callback under this token)
+--   how(the attempt ended: well, bad, silent)   left(free slots of the worker that made it)
 --   cr(edits taken) amb(iguous submit counted) up(stream id, when it is news)
 -- Returns per save: 'saved' now [news of the destination] | 'carried' now attempt | 'again' | 'refused' | 'gone'
 local cfg = cmsgpack.unpack(ARGV[1])
@@ -38,6 +38,18 @@ local function late(key, r, op)
   return {'refused'}
 end
 
+-- The worker's attempts there are not known here: all workers' are taken for them, and who is wronged by that is due.
+local function may_carry_on(where, left)
+  if permits_free(where, cfg.permits) < 1 then return false end
+  local open = redis.call('ZCARD', P .. 'flight:' .. where)
+  return open == 0 or has_slot(open, left, cfg)
+end
+
+-- No more leave their parked set than would be begun.
+local function to_release(where, left)
+  return math.max(1, math.ceil(share(redis.call('ZCARD', P .. 'flight:' .. where), left, cfg)))
+end
+
 local function save(op, result)
   local id = op.id
   local key = P .. id
@@ -57,6 +69,7 @@ local function save(op, result)
   if op.del then redis.call('HDEL', key, unpack(op.del)) end
   if op.up then redis.call('HSET', key, 'up', op.up, 'st', int(NOW)) end
   local where, news = destination_of(r.c, r.dest), nil
+  local limit = op.att and to_release(where, op.left)
   if op.att then
     log_attempt(id, op.att)
     redis.call('HDEL', key, 'oa')
@@ -65,12 +78,12 @@ local function save(op, result)
   if op.gen and tostring(op.gen) ~= (f[9] or '0') then
     -- Somebody asked for a redelivery meanwhile: this attempt is history, the new generation is due.
     redis.call('HDEL', key, 'tok', 'le')
-    give_back(where, id, cfg.permits)
+    give_back(where, id, limit)
     enter(id, r.c, r.dest, r.k, 'deliver', NOW)
     return {'saved', int(NOW), news}
   end
   if result ~= '' then redis.call('SET', P .. 'res:' .. id, result) end
-  if op.att then give_back(where, id, cfg.permits) end
+  if op.att then give_back(where, id, limit) end
   if op.s and OUTCOME[op.s] then
     redis.call('ZREM', P .. 'ends:' .. r.c, id)
     redis.call('HSET', key, 'ct', int(NOW))
@@ -96,7 +109,7 @@ local function save(op, result)
   else
     set_delivery(id, r, delivery, cfg)
   end
-  if op.carry and permits_free(where, cfg.permits) > 0 then
+  if op.carry and may_carry_on(where, op.carry) then
     enter(id, r.c, r.dest, r.k, 'deliver', NOW + cfg.lease)
     redis.call('HSET', key, 'le', int(NOW + cfg.lease))
     open_attempt(id, where, NOW + cfg.lease)

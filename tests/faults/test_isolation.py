@@ -1,0 +1,89 @@
+"""Bad receivers with a backlog beside healthy ones, whose callbacks must not be later for it."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.faults import receivers
+from tests.faults.crowd import HEALTHY, Backlog, Crowd, side_by_side, slow, system_for
+from tests.faults.receivers import Serve
+from tests.processes import eventually
+
+pytestmark = [pytest.mark.faults, pytest.mark.slow]
+LONG = pytest.mark.skipif(not os.environ.get("FAULTS_LONG"), reason="takes minutes; FAULTS_LONG=1 asks for it")
+
+CALLBACKS = 500
+PER_S = 50.0
+MOST = 1.5
+#: A p99 of some milliseconds is the machine's: two systems without a difference are 1.5 apart now and then. What is
+#: looked for is there each time.
+TRIES = 3
+#: Attempts hang for longer than is measured. By default that is over after 15 s, and the gates close.
+SETTINGS = {"RELAY_CALLBACK_TIMEOUT_S": "60"}
+
+
+@pytest.fixture(name="crowds")
+async def fixture_crowds(tmp_path: Path) -> AsyncIterator[Sequence[Crowd]]:
+    """Two systems with fifty healthy receivers each, which have had callbacks before."""
+    async with AsyncExitStack() as stack:
+        systems = []
+        for name in ("alone", "beside"):
+            (tmp_path / name).mkdir()
+            systems.append(system_for(tmp_path / name, SETTINGS))
+        await asyncio.gather(*(stack.enter_async_context(system.running()) for system in systems))
+        crowds = [await stack.enter_async_context(Crowd(system).serving()) for system in systems]
+        await side_by_side("warming up", crowds, HEALTHY, PER_S)
+        yield crowds
+
+
+async def check_lateness(crowds: Sequence[Crowd]) -> None:
+    """The second crowd's p99 is at most so many times as late as the first one's, measured at the same time."""
+    seen = []
+    for number in range(TRIES):
+        alone, beside = await side_by_side(f"try {number}", crowds, CALLBACKS, PER_S)
+        if beside.p99_ms <= MOST * alone.p99_ms:
+            return
+        seen.append((alone, beside))
+    raise AssertionError(seen)
+
+
+@dataclass(frozen=True, slots=True)
+class Bad:
+    """What is beside the healthy receivers: so many, with so many callbacks due at each."""
+
+    serve: Serve
+    receivers: int
+    callbacks: int
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        pytest.param(Bad(receivers.silent, 1, 5_000), id="one dead"),
+        # More than a worker has slots for, by their permits.
+        pytest.param(Bad(receivers.silent, 8, 200), id="eight dead"),
+        pytest.param(Bad(slow(0.5, 1.5), 6, 700), id="six slow"),
+    ],
+)
+async def test_bad_receivers_beside_healthy_ones(crowds: Sequence[Crowd], bad: Bad) -> None:
+    """While attempts hang at bad receivers and more are due there, the healthy p99 is at most 1.5 times as late."""
+    system = crowds[1].system
+    async with Backlog.at(system, bad.serve, receivers=bad.receivers, callbacks=bad.callbacks) as backlog:
+        await check_lateness(crowds)
+        assert all(one.open for one in backlog.receivers), "not all were tried"
+        assert await backlog.due() > 0, "nothing was due any more: nothing was shown"
+
+
+@LONG
+@pytest.mark.timeout(300)
+async def test_closed_gates_beside_healthy_receivers(crowds: Sequence[Crowd]) -> None:
+    """The same holds when the gates of the dead have closed, and all that is due there waits."""
+    async with Backlog.at(crowds[1].system, receivers.silent, receivers=8, callbacks=1_000) as backlog:
+        await eventually(backlog.is_closed, 120, "the gates are not closed")
+        await check_lateness(crowds)
+        assert await backlog.due() == 8_000
