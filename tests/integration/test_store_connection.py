@@ -32,7 +32,7 @@ pytestmark = pytest.mark.store
 @pytest.fixture(name="server")
 def fixture_server() -> Iterator[str]:
     """The URL of a store of this test's own."""
-    with ValkeyServer(config={"maxmemory-policy": "noeviction"}) as server:
+    with ValkeyServer(port=free_port(), config={"maxmemory-policy": "noeviction"}) as server:
         yield f"{server.connection_url}/0"
 
 
@@ -293,7 +293,7 @@ class TestStrict:
         """A store with an append-only file."""
         options = {"maxmemory-policy": "noeviction", "appendonly": "yes", "appendfsync": "everysec"}
         folder = tmp_path_factory.mktemp("store")
-        with ValkeyServer(data_dir=folder, persist=True, config=options) as server:
+        with ValkeyServer(port=free_port(), data_dir=folder, persist=True, config=options) as server:
             yield f"{server.connection_url}/0"
 
     @pytest.fixture(name="strict")
@@ -349,7 +349,7 @@ def test_a_url_that_is_none_is_told_without_its_password(url: str) -> None:
 async def test_a_unix_socket(tmp_path: Path) -> None:
     """A store can be reached by a socket of this machine."""
     path = tmp_path / "store.sock"
-    with ValkeyServer(config={"maxmemory-policy": "noeviction", "unixsocket": str(path)}):
+    with ValkeyServer(port=free_port(), config={"maxmemory-policy": "noeviction", "unixsocket": str(path)}):
         async with Bench.open(f"unix://{path}?db=0") as bench:
             job = await bench.accept()
             assert (await bench.job(job.id)).id == job.id

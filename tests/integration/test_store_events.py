@@ -21,6 +21,7 @@ from tests.integration.store_harness import (
     make_callback,
     make_spec,
 )
+from tests.processes import free_port
 
 pytestmark = pytest.mark.store
 
@@ -37,7 +38,7 @@ async def fixture_bench(store_url: str) -> AsyncIterator[Bench]:
 @pytest.fixture(name="own_bench")
 async def fixture_own_bench() -> AsyncIterator[Bench]:
     """A store that nobody else is connected to."""
-    with ValkeyServer(config={"maxmemory-policy": "noeviction"}) as server:
+    with ValkeyServer(port=free_port(), config={"maxmemory-policy": "noeviction"}) as server:
         async with Bench.open(f"{server.connection_url}/0") as bench:
             yield bench
 
