@@ -9,7 +9,7 @@ from relay.core import policy, signing
 from relay.core.model import ErrorCode, JobError, JobId, JobStatus
 from relay.core.policy import Finish, PollAfter, PollDecision
 from relay.core.store import records
-from relay.core.store.work import Carried, PollClaim, Refused, saved_outcome, saved_poll
+from relay.core.store.work import Carried, PollClaim, Refused, SharedOutcome, saved_outcome, saved_poll
 from worker.context import Context
 from worker.deliver import Deliverer
 from worker.runner import Kind
@@ -31,10 +31,13 @@ _OFF_LOOP_BYTES = 256 * 1024
 
 
 async def poll_step(context: Context, upstream: UpstreamClient, deliverer: Deliverer, claim: PollClaim) -> None:
-    """Poll one claimed job, and carry on with its callback."""
+    """Poll one claimed job, or take the outcome that it shares, and carry on with its callback."""
     begun_ms = context.store.now_ms()
-    if policy.is_too_late(begun_ms, claim.deadline_ms, claim.failures):
-        # Asked since its deadline, without an answer: the slots are for those that were not.
+    if claim.shared is not None:
+        await _finish(context, deliverer, claim, Finish(claim.shared.status, claim.shared.error), claim.shared)
+        return
+    if not claim.upstream_job_id or policy.is_too_late(begun_ms, claim.deadline_ms, claim.failures):
+        # Nothing to ask for, or asked since its deadline, without an answer: the slots are for those that were not.
         await _finish(context, deliverer, claim, policy.TIMED_OUT, PollUnavailable("too late"))
         return
     timeout_ms = policy.poll_timeout_ms(
@@ -88,15 +91,15 @@ def _decide(context: Context, claim: PollClaim, outcome: PollOutcome, begun_ms: 
 
 
 async def _finish(
-    context: Context, deliverer: Deliverer, claim: PollClaim, decision: Finish, outcome: PollOutcome
+    context: Context, deliverer: Deliverer, claim: PollClaim, decision: Finish, outcome: PollOutcome | SharedOutcome
 ) -> None:
     announced = policy.is_announced(decision.status, claim.events)
-    result, result_url, credits_used = None, None, None
+    done = decision.status is JobStatus.DONE
+    result, credits_used = None, None
     if isinstance(outcome, Done):
         result = await _packed(outcome.result, context.settings.compress_above_bytes)
         credits_used = outcome.credits_used
-        if claim.thin:
-            result_url = _result_url(context, claim)
+    result_url = _result_url(context, claim) if done and claim.thin else None
     # Only a free slot of its own kind lets the callback go on from here: a slow receiver never holds up polls.
     carry_on = announced and context.rules.schedule_ms[0] == 0 and deliverer.may_carry_on()
     free_slots = deliverer.free_slots()
@@ -112,6 +115,7 @@ async def _finish(
                 result=result,
                 result_url=result_url,
                 credits_used=credits_used,
+                result_of=outcome.of if isinstance(outcome, SharedOutcome) and done else None,
             )
         )
     if isinstance(answer, Refused):

@@ -208,6 +208,13 @@ Country = Annotated[
     ),
 ]
 BypassCache = Annotated[bool, Field(description="Whether the upstream must not answer from its cache.")]
+Coalesce = Annotated[
+    bool,
+    Field(
+        description="Whether it may share one upstream job, and one charge, with equal unfinished jobs: same "
+        "`scraper`, `prompt`, `country`, `timeout` and `params`, all with `coalesce` and without `bypass_cache`."
+    ),
+]
 Timeout = Annotated[
     float,
     Field(ge=10, le=600, allow_inf_nan=False, description="The upstream's limit for one scrape, in seconds."),

@@ -22,6 +22,7 @@ _ALL_EVENTS = tuple(EventType)
 _DEFAULTS: Mapping[str, Any] = {
     "country": "US",
     "bypass_cache": False,
+    "coalesce": False,
     "timeout": 300,
     "params": {},
     "deadline": None,
@@ -206,6 +207,7 @@ def spec_of(draft: Draft, leads: Mapping[str, CallbackUrl]) -> JobSpec:
         callback=callback_of(draft, leads),
         params=values["params"],
         metadata=values["metadata"],
+        coalesce=values["coalesce"],
     )
 
 

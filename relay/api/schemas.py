@@ -32,6 +32,7 @@ class JobFields(_Strict):
 
     country: f.Country | None = _default("US")
     bypass_cache: f.BypassCache | None = _default(value=False)
+    coalesce: f.Coalesce | None = _default(value=False)
     timeout: f.Timeout | None = _default(300)
     params: f.Params | None = _default({})
     deadline: f.Deadline | None = None

@@ -23,8 +23,8 @@ MORE = """\b
 Files:
   txt    one prompt a line
   csv    a header with `prompt`; the other columns are fields of the job: scraper, country, timeout,
-         deadline, bypass_cache, callback_url, callback_events, callback_payload,
-         callback_format, metadata.NAME, params.NAME; an empty cell leaves the field to the options
+         deadline, bypass_cache, coalesce, callback_url, callback_events,
+         callback_payload, callback_format, metadata.NAME, params.NAME; an empty cell leaves the field to the options
   jsonl  one job a line, as POST /v1/jobs takes it
 \b
 Exit codes: 0 all are done (with --no-wait: accepted), 1 some are not, 2 refused, 3 no relay answers.
@@ -50,6 +50,7 @@ def batch(
     timeout: one.TimeoutOption = None,
     deadline: one.DeadlineOption = None,
     bypass_cache: one.BypassOption = False,
+    coalesce: one.CoalesceOption = False,
     param: one.ParamOption = None,
     metadata: one.MetadataOption = None,
     callback_header: one.HeaderOption = None,
@@ -70,6 +71,7 @@ def batch(
         timeout=timeout,
         deadline=deadline,
         bypass_cache=bypass_cache,
+        coalesce=coalesce,
         param=param,
         metadata=metadata,
         callback_header=callback_header,

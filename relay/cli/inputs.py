@@ -196,6 +196,7 @@ _COLUMNS: Mapping[str, Callable[[str, str], Any]] = {
     "timeout": _number,
     "deadline": _number,
     "bypass_cache": _boolean,
+    "coalesce": _boolean,
     "params": _object,
     "metadata": _object,
     "callback_url": _text,

@@ -38,6 +38,9 @@ DeadlineOption = Annotated[
     float | None, typer.Option(metavar="SECONDS", help="When the job ends in any case, 1 to 86400.")
 ]
 BypassOption = Annotated[bool, typer.Option("--bypass-cache", help="Have ScrapeLLM not answer from its cache.")]
+CoalesceOption = Annotated[
+    bool, typer.Option("--coalesce", help="Share one job of ScrapeLLM with equal unfinished jobs that ask for it too.")
+]
 ParamOption = Annotated[
     list[str] | None, typer.Option(metavar="NAME=VALUE", help="A parameter of the scraper; may be repeated.")
 ]
@@ -68,6 +71,7 @@ def submit(
     timeout: TimeoutOption = None,
     deadline: DeadlineOption = None,
     bypass_cache: BypassOption = False,
+    coalesce: CoalesceOption = False,
     param: ParamOption = None,
     metadata: MetadataOption = None,
     callback_header: HeaderOption = None,
@@ -92,6 +96,7 @@ def submit(
         timeout=timeout,
         deadline=deadline,
         bypass_cache=bypass_cache,
+        coalesce=coalesce,
         param=param,
         metadata=metadata,
         callback_header=callback_header,
@@ -128,6 +133,7 @@ def job_fields(
     timeout: float | None,
     deadline: float | None,
     bypass_cache: bool,
+    coalesce: bool,
     param: list[str] | None,
     metadata: str | None,
     callback_header: list[str] | None,
@@ -141,6 +147,7 @@ def job_fields(
         "timeout": _plain(timeout, "--timeout"),
         "deadline": _plain(deadline, "--deadline"),
         "bypass_cache": bypass_cache or None,
+        "coalesce": coalesce or None,
         "params": parse_pairs(param or [], "--param", "=") or None,
         "metadata": None if metadata is None else parse_object(metadata, "--metadata"),
         "callback_headers": parse_pairs(callback_header or [], "--callback-header", ":") or None,

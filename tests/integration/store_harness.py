@@ -229,6 +229,7 @@ class Snapshot:
     logs: Mapping[str, list[str]]
     strings: Mapping[str, str]
     streams: Mapping[str, list[Mapping[str, str]]]
+    members: Mapping[str, set[str]]
 
     @classmethod
     def read(cls, dump: str) -> Self:
@@ -242,6 +243,7 @@ class Snapshot:
             {key: list(value) for key, value in parts["list"].items()},
             parts["string"],
             {key: [_pairs(fields) for _, fields in entries] for key, entries in parts["stream"].items()},
+            {key: set(value) for key, value in parts["set"].items()},
         )
 
     def jobs(self) -> dict[str, Mapping[str, str]]:
@@ -267,6 +269,7 @@ class Snapshot:
         self._check_indexes()
         self._check_batches()
         self._check_permits(permits)
+        self._check_groups()
         self._check_events()
 
     def _check_places(self) -> None:
@@ -284,12 +287,10 @@ class Snapshot:
                 "parked": f"parked:{where_of(job)}",
             }.get(job["k"], f"due:{job['k']}")
             assert places == [expected], (job_id, job["s"], job["d"], places, expected)
-            kinds = {"queued": {"submit"}, "pending": {"poll"}}.get(job["s"], {"deliver", "parked"})
-            if job["d"] in ENDED_DELIVERIES:
-                kinds = {"purge"}
-            assert job["k"] in kinds, (job_id, job["s"], job["d"], job["k"])
+            assert job["k"] in self._kinds(job_id), (job_id, job["s"], job["d"], job["k"])
             ends = [key for key, members in self.sets.items() if key.startswith("ends:") and job_id in members]
-            assert ends == ([f"ends:{job['c']}"] if job["s"] == "queued" else []), (job_id, job["s"], ends)
+            waits = job["s"] == "queued" and job["k"] == "submit"
+            assert ends == ([f"ends:{job['c']}"] if waits else []), (job_id, job["s"], ends)
         for batch_id, batch in self.batches().items():
             places = self.places(batch_id)
             if batch["live"] != "1":
@@ -303,6 +304,15 @@ class Snapshot:
             assert places == expected_places, (batch_id, batch["d"], places)
             waits = batch_id in self.sets.get("due:enlist", {})
             assert waits == (batch["live"] == "1" and batch["enl"] != batch["n"]), (batch_id, waits)
+
+    def _kinds(self, job_id: str) -> set[str]:
+        """The due sets that a job can be in by its states."""
+        job = self.records[job_id]
+        if job["d"] in ENDED_DELIVERIES:
+            return {"purge"}
+        if job["s"] == "queued":
+            return {"poll"} if self.follows(job_id) else {"submit"}
+        return {"poll"} if job["s"] == "pending" else {"deliver", "parked"}
 
     def _check_records(self, attempts: int) -> None:
         for thing_id, record in [*self.jobs().items(), *self.batches().items()]:
@@ -320,10 +330,40 @@ class Snapshot:
             assert not (open_ and not leased), (thing_id, "an attempt is open without a lease")
             if thing_id.startswith("job_"):
                 assert ("ct" in record) == (record["s"] in OUTCOMES), thing_id
-                assert (f"res:{thing_id}" in self.strings) == (record["s"] == "done"), thing_id
+                result = f"res:{record.get('ro', thing_id)}"
+                assert (result in self.strings) == (record["s"] == "done"), thing_id
         for key in [*self.strings, *self.logs]:
             kind, _, thing_id = key.partition(":")
-            assert kind not in {"res", "att"} or thing_id in self.records, f"{key} was left behind"
+            kept = thing_id in self.records or (kind == "res" and f"refs:{thing_id}" in self.strings)
+            assert kind not in {"res", "att"} or kept, f"{key} was left behind"
+
+    def follows(self, job_id: str) -> bool:
+        """Whether a job waits for another one's outcome, or has just left its group at its deadline."""
+        job = self.records[job_id]
+        if "co" not in job:
+            return "sp" in job
+        return job_id in self.members.get(f"fol:{job['co']}", set())
+
+    def _check_groups(self) -> None:
+        groups = {key.removeprefix("grp:"): g for key, g in self.records.items() if key.startswith("grp:")}
+        for group, state in groups.items():
+            followers = self.members.get(f"fol:{group}", set())
+            assert int(state["n"]) == len(followers), (group, "counted wrongly")
+            assert len(followers) <= 500
+            assert state["lead"] not in followers
+            for job_id in followers:
+                job = self.records[job_id]
+                assert (job["co"], job["k"]) == (group, "poll"), job_id
+                assert job["s"] in {"queued", "pending"}, (job_id, "ended, and follows still")
+            live = state["lead"] in self.records and self.records[state["lead"]]["s"] in {"queued", "pending"}
+            assert live or followers, (group, "is over, and was left behind")
+        assert {key.removeprefix("fol:") for key in self.members if key.startswith("fol:")} <= set(groups)
+        assert {group for key, group in self.strings.items() if key.startswith("co:")} <= set(groups)
+        for job_id, job in self.jobs().items():
+            if "co" in job and job["s"] in {"queued", "pending"}:
+                assert job_id == groups[job["co"]]["lead"] or self.follows(job_id), (job_id, "in no group")
+        shared = Counter(job["ro"] for job in self.jobs().values() if "ro" in job)
+        assert {k.removeprefix("refs:"): int(n) for k, n in self.strings.items() if k.startswith("refs:")} == shared
 
     def _check_indexes(self) -> None:
         truth: dict[str, set[str]] = {}
@@ -444,7 +484,7 @@ for _, key in ipairs(redis.call('KEYS', KEYS[1] .. '*')) do
     local members = redis.call('ZRANGE', key, 0, -1, 'WITHSCORES')
     for i = 1, #members, 2 do redis.call('ZADD', key, int(members[i + 1] - ms), members[i]) end
   elseif kind == 'hash' then
-    local fields = {'le', 'dl', 'st', 'ct', 'oa', 'nx', 'dt', 'until', 'since', 'ok', 'bad', 'till', 'p'}
+    local fields = {'le', 'dl', 'st', 'ct', 'oa', 'nx', 'dt', 'until', 'since', 'ok', 'bad', 'till', 'p', 'fl'}
     if not string.find(name, '^acct:') then fields[#fields + 1] = 't' end
     for _, field in ipairs(fields) do
       local value = redis.call('HGET', key, field)

@@ -60,7 +60,7 @@ class HalfWay:
         """Write some of the records."""
         rows: list[str | bytes | int] = []
         for job_id, spec in list(zip(self.ids, self.specs, strict=True))[start:end]:
-            rows += [job_id, encode_spec(spec), encode_wishes(spec.callback), spec.callback.destination, 960_000]
+            rows += [job_id, encode_spec(spec), encode_wishes(spec.callback), spec.callback.destination, 960_000, ""]
         head = (self.batch_id, client, STAGED_TTL_MS, len(self.ids), self.ids[0])
         await self.bench.store._db.run("stage", *head, encode_spec(OWN), OWN.destination, *rows)
 
@@ -329,7 +329,7 @@ class TestAdmission:
 
         async def forgetful(name: str, *args: bytes | str | float, repeat: bool = True) -> object:
             if name == "stage":
-                args = args[:-5]
+                args = args[:-6]
             return await original(name, *args, repeat=repeat)
 
         bench.store._db.run = forgetful  # type: ignore[method-assign]  # stands for a store that lost a write

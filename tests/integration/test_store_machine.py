@@ -33,6 +33,7 @@ from relay.core.model import (
 )
 from relay.core.policy import Delivered, Exhausted, Finish, Gone, PollAfter, RetryAfter, Rules, SubmitAfter, Trouble
 from relay.core.store import WorkStore
+from relay.core.store.intake import coalesce_hash
 from relay.core.store.records import batch_id, encode_spec, encode_wishes, job_ids
 from relay.core.store.work import (
     Carried,
@@ -122,7 +123,7 @@ class StoreMachine(RuleBasedStateMachine):
     def announce(self, destination: str, count: int) -> None:
         """Several jobs are done, and their callbacks due."""
         for _ in range(count):
-            self.accept(destination, announced=True, deadline_s=5_000)
+            self.accept(destination, announced=True, deadline_s=5_000, coalesce=False)
         claims = self.run(self.bench.work.begin_submit(ACME, 50))
         self.run(self.bench.work.save([self.outcome_of(claim, "good", carry_on=False) for claim in claims]))
         self.run(self.bench.let_pass(3))
@@ -130,11 +131,17 @@ class StoreMachine(RuleBasedStateMachine):
         self.run(self.bench.work.save([self.outcome_of(claim, "good", carry_on=False) for claim in polls]))
 
     @precondition(lambda self: len(self.jobs) < MANY)
-    @rule(destination=DESTINATION, announced=st.booleans(), deadline_s=st.sampled_from([10, 960, 5_000]))
-    def accept(self, destination: str, announced: bool, deadline_s: int) -> None:
-        """A job is accepted, or the quota is used up."""
+    @rule(
+        destination=DESTINATION,
+        announced=st.booleans(),
+        deadline_s=st.sampled_from([10, 960, 5_000]),
+        coalesce=st.booleans(),
+    )
+    def accept(self, destination: str, announced: bool, deadline_s: int, coalesce: bool) -> None:
+        """A job is accepted, or the quota is used up; all that coalesce are equal."""
         events = JOB_EVENTS if announced else (EventType.JOB_FAILED,)
-        spec = make_spec(callback=make_callback(destination, events=list(events)), deadline_s=deadline_s)
+        callback = make_callback(destination, events=list(events))
+        spec = make_spec(callback=callback, deadline_s=deadline_s, coalesce=coalesce)
         unfinished = self.unfinished()
         try:
             accepted = self.run(self.bench.store.accept(make_admission(max_unfinished_jobs=QUOTA), spec))
@@ -145,15 +152,21 @@ class StoreMachine(RuleBasedStateMachine):
             self.jobs.append(accepted.job.id)
 
     @precondition(lambda self: len(self.jobs) < MANY)
-    @rule(count=st.integers(1, 4), own=st.booleans(), stop_after=st.sampled_from(["stage", "commit", "enlist", ""]))
-    def accept_batch(self, count: int, own: bool, stop_after: str) -> None:
+    @rule(
+        count=st.integers(1, 4),
+        own=st.booleans(),
+        stop_after=st.sampled_from(["stage", "commit", "enlist", ""]),
+        coalesce=st.booleans(),
+    )
+    def accept_batch(self, count: int, own: bool, stop_after: str, coalesce: bool) -> None:
         """A batch is accepted by a relay that may die anywhere on the way."""
         db, now_ms = self.bench.store._db, self.bench.store.now_ms()
-        ids, new, spec = job_ids(now_ms, count), batch_id(now_ms), make_spec(DESTINATIONS[0])
+        ids, new, spec = job_ids(now_ms, count), batch_id(now_ms), make_spec(DESTINATIONS[0], coalesce=coalesce)
         callback = make_callback(DESTINATIONS[1], events=[EventType.BATCH_COMPLETED])
         rows: list[str | bytes | int] = []
         for job_id in ids:
             rows += [job_id, encode_spec(spec), encode_wishes(spec.callback), spec.callback.destination, 960_000]
+            rows.append(coalesce_hash(spec))
         told = (encode_spec(callback), callback.destination) if own else ("", "")
         self.run(db.run("stage", new, ACME, 900_000, count, ids[0], *told, *rows))
         if stop_after == "stage":
@@ -391,6 +404,11 @@ class StoreMachine(RuleBasedStateMachine):
 def after_poll(claim: PollClaim, luck: str, now_ms: int, carry_on: bool) -> Save:
     """A poll finds the result, finds the job pending, or has no answer."""
     decision: policy.PollDecision
+    if claim.shared is not None:
+        finish = Finish(claim.shared.status, claim.shared.error)
+        return _ended(claim.lease, finish, claim.events, carry_on=carry_on, result_of=claim.shared.of)
+    if not claim.upstream_job_id:
+        return _ended(claim.lease, policy.TIMED_OUT, claim.events)
     match luck:
         case "good":
             decision = Finish(JobStatus.DONE)
@@ -433,7 +451,14 @@ def after_attempt(claim: DeliverClaim, luck: str) -> Save:
             return saved_attempt(claim, attempt, DeliveryStatus.RETRYING, decision.delay_ms)
 
 
-def _ended(lease: Lease, finish: Finish, events: Sequence[EventType], *, carry_on: bool = False) -> Save:
+def _ended(
+    lease: Lease,
+    finish: Finish,
+    events: Sequence[EventType],
+    *,
+    carry_on: bool = False,
+    result_of: JobId | None = None,
+) -> Save:
     announced = policy.is_announced(finish.status, events)
     done = finish.status is JobStatus.DONE
     return saved_outcome(
@@ -442,8 +467,9 @@ def _ended(lease: Lease, finish: Finish, events: Sequence[EventType], *, carry_o
         finish.error,
         announce_after_ms=0 if announced else None,
         carry_on=carry_on and announced,
-        result=RESULT_STORED if done else None,
-        credits_used=3 if done else None,
+        result=RESULT_STORED if done and result_of is None else None,
+        credits_used=3 if done and result_of is None else None,
+        result_of=result_of if done else None,
     )
 
 

@@ -41,9 +41,9 @@ def test_txt_has_one_prompt_a_line_as_it_is() -> None:
 def test_csv_columns_become_fields_of_the_right_type() -> None:
     """Numbers, booleans, objects and lists are those of the API; empty cells leave a field out."""
     data = (
-        b"prompt,scraper,timeout,deadline,bypass_cache,metadata.row,params.mode,callback_events,country\n"
-        b'"a, b\nc",grok,30,90.5,yes,1,MODEL_MODE_FAST,job.completed job.failed,\n'
-        b"d,,,,,,,,DE\n"
+        b"prompt,scraper,timeout,deadline,bypass_cache,coalesce,metadata.row,params.mode,callback_events,country\n"
+        b'"a, b\nc",grok,30,90.5,yes,no,1,MODEL_MODE_FAST,job.completed job.failed,\n'
+        b"d,,,,,,,,,DE\n"
     )
     first: dict[str, Any] = {
         "prompt": "a, b\nc",
@@ -51,6 +51,7 @@ def test_csv_columns_become_fields_of_the_right_type() -> None:
         "timeout": 30,
         "deadline": 90.5,
         "bypass_cache": True,
+        "coalesce": False,
         "metadata": {"row": "1"},
         "params": {"mode": "MODEL_MODE_FAST"},
         "callback_events": ["job.completed", "job.failed"],

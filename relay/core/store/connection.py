@@ -27,12 +27,15 @@ _CONNECTIONS = 64
 _OLDEST = 7
 
 _LUA = files("relay.core.store") / "lua"
-#: What scripts are built on besides lib.lua: those that claim, that open or end attempts, and that touch permits.
+#: What scripts are built on besides lib.lua.
 _PARTS: Mapping[str, tuple[str, ...]] = {
+    "accept": ("coalesce",),
+    "enlist": ("coalesce",),
+    "cancel": ("coalesce",),
     "begin_submit": ("begin",),
-    "begin_poll": ("begin",),
+    "begin_poll": ("begin", "coalesce"),
     "begin_deliver": ("begin", "destination", "delivery"),
-    "save": ("destination", "delivery"),
+    "save": ("destination", "delivery", "coalesce"),
     "release": ("destination",),
     "resume": ("destination",),
 }

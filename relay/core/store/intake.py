@@ -1,9 +1,12 @@
 """Accepting jobs and batches: together with everything that follows from them, or not at all."""
 
 import contextlib
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from relay.core.errors import (
     IdempotencyKeyReused,
@@ -89,7 +92,7 @@ class Intake(Queries):
             *(spec.callback.destination, round(spec.deadline_s * 1000), self._submit_window_ms),
             *(admission.idempotency_key or "", admission.body_hash, IDEMPOTENCY_TTL_MS),
             *(admission.max_unfinished_jobs, admission.jobs_per_minute, self._events_kept, self._not_after_ms()),
-            admission.max_unfinished_of_all,
+            *(admission.max_unfinished_of_all, coalesce_hash(spec)),
         )
         if answer[0] == b"accepted":
             created_ms = int(answer[1])
@@ -128,6 +131,7 @@ class Intake(Queries):
                 wishes = records.encode_wishes(spec.callback)
                 deadline_ms = round(spec.deadline_s * 1000)
                 rows += (job_id, records.encode_spec(spec), wishes, spec.callback.destination, deadline_ms)
+                rows.append(coalesce_hash(spec))
             await self._db.run("stage", *head, *own, *rows)
         answer = await self._db.run_durably(
             "commit_batch",
@@ -183,6 +187,14 @@ class Intake(Queries):
         if not ids:
             raise JobExpired(batch_id)
         return AcceptedBatch(batch_id, len(ids), ids, replayed=True)
+
+
+def coalesce_hash(spec: JobSpec) -> str:
+    """What jobs of a client have in common that share one upstream job; "" for one that shares nothing."""
+    if not spec.coalesce or spec.bypass_cache:
+        return ""
+    same = (spec.scraper, spec.prompt, spec.country, float(spec.timeout_s), spec.params)
+    return hashlib.sha256(msgspec.json.encode(same, order="sorted")).hexdigest()[:32]
 
 
 def _fresh_job(client: ClientName, job_id: JobId, spec: JobSpec, created_ms: int) -> Job:

@@ -71,7 +71,11 @@ class Queries:
             return await pipe.execute()
 
         row, *rest = await self._db.call(read)
-        return row, rest[0] if rest else None
+        owner = row[records.JOB_FIELDS.index("ro")]
+        if not rest or owner is None:
+            return row, rest[0] if rest else None
+        # It shares another job's result.
+        return row, await self._db.call(lambda: self._db.redis.get(self._db.key(f"res:{owner.decode()}")))
 
     async def enlist_one(self, job_id: JobId) -> None:
         """Enlist a job of a batch that has just become live, ahead of its turn; nothing where it is not live.
@@ -145,11 +149,6 @@ class Queries:
         if not record or record[b"c"].decode() != client or record.get(b"live") != b"1":
             raise NotFound(batch_id)
         return records.batch_of_record(batch_id, record)
-
-    async def result(self, job_id: JobId) -> bytes | None:
-        """The JSON bytes of a job's result, whoever's it is; None once it is purged. Raises StoreUnavailable."""
-        stored = await self._db.call(lambda: self._db.redis.get(self._db.key(f"res:{job_id}")))
-        return records.unpack_result(stored) if stored is not None else None
 
     async def destinations(
         self, client: ClientName, states: frozenset[DestinationState] = frozenset(), limit: int = 50

@@ -32,7 +32,7 @@ from relay.core.model import (
 
 #: The fields of a job's record that a Job is made of, in the order in which rows have them.
 JOB_FIELDS = (
-    *("c", "s", "d", "spec", "t", "dl", "b", "up", "st", "ct", "ec", "em", "ru", "a", "nx", "dt"),
+    *("c", "s", "d", "spec", "t", "dl", "b", "up", "st", "ct", "ec", "em", "ru", "a", "nx", "dt", "ro"),
 )  # fmt: skip
 
 #: The fields of a destination's health that a Destination is made of, in the order in which rows have them.
@@ -130,7 +130,7 @@ def unpack_result(stored: bytes) -> bytes:
 def job_of_row(job_id: JobId, row: Sequence[bytes | None], stored_result: bytes | None = None) -> Job:
     """A Job from the values of `JOB_FIELDS`."""
     (client, status, delivery, spec, created, deadline, batch, upstream, submitted, completed) = row[:10]
-    (error_code, error_message, result_url, attempts, next_attempt, delivered) = row[10:]
+    (error_code, error_message, result_url, attempts, next_attempt, delivered) = row[10:16]
     assert client and status and delivery and spec and created and deadline  # noqa: S101 - every live record has these
     return Job(
         id=job_id,

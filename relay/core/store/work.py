@@ -84,11 +84,21 @@ class SubmitClaim:
 
 
 @dataclass(frozen=True, slots=True)
+class SharedOutcome:
+    """How the job ended that another one shares its upstream job with."""
+
+    of: JobId
+    status: JobStatus
+    error: JobError | None
+
+
+@dataclass(frozen=True, slots=True)
 class PollClaim:
-    """A job to poll."""
+    """A job to poll, or one that shares another's outcome."""
 
     lease: Lease
     client: ClientName
+    #: Empty where nothing was ever submitted for it, and its deadline has passed.
     upstream_job_id: str = field(repr=False)
     submitted_ms: int
     deadline_ms: int
@@ -96,6 +106,7 @@ class PollClaim:
     failures: int
     events: tuple[EventType, ...]
     thin: bool
+    shared: SharedOutcome | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,11 +231,12 @@ def saved_outcome(
     result_url: str | None = None,
     credits_used: float | None = None,
     ambiguous: bool = False,
+    result_of: JobId | None = None,
 ) -> Save:
     """The job has its outcome. `announce_after_ms` None: nobody asked for this event. `result` is as stored.
 
     `carry_on` goes on with the callback under the same token, if the destination has a permit, and is not to leave the
-    worker's `free_slots` to others.
+    worker's `free_slots` to others. `result_of` is the job whose result it shares.
     """
     fields: dict[str, Any] = {}
     if credits_used is not None and not math.isfinite(credits_used):
@@ -241,6 +253,8 @@ def saved_outcome(
         body["cr"] = str(credits_used)
     if ambiguous:
         body["amb"] = 1
+    if result_of is not None:
+        body["of"] = result_of
     if announce_after_ms is None:
         body |= {"d": DeliveryStatus.SKIPPED.value, "due": "purge"}
     else:
@@ -352,8 +366,8 @@ class WorkStore(Intake):
 
     async def begin_poll(self, count: int) -> list[PollClaim]:
         """Claim up to `count` due polls. Raises StoreUnavailable."""
-        answer = await self._begin("poll", "begin_poll", count)
-        return _readable((answer[i : i + 8] for i in range(1, len(answer), 8)), _poll_claim)
+        answer = await self._begin("poll", "begin_poll", count, self._submit_window_ms, self._events_kept)
+        return _readable((answer[i : i + 9] for i in range(1, len(answer), 9)), _poll_claim)
 
     async def begin_deliver(
         self, count: int, *, free_slots: int = _MANY, under_way: Mapping[str, int] | None = None
@@ -502,24 +516,31 @@ def _submit_claim(client: ClientName, row: Sequence[Any]) -> SubmitClaim:
 
 
 def _poll_claim(row: Sequence[Any]) -> PollClaim:
-    job_id, token, client, upstream, submitted, deadline, failures, wishes = row
+    job_id, token, client, upstream, submitted, deadline, failures, wishes, shared = row
     events, thin = records.decode_wishes(wishes.decode())
     return PollClaim(
         lease=Lease(job_id.decode(), token.decode()),
         client=ClientName(client.decode()),
         upstream_job_id=upstream.decode(),
-        submitted_ms=int(submitted),
+        submitted_ms=int(submitted or 0),
         deadline_ms=int(deadline),
         failures=int(failures),
         events=events,
         thin=thin,
+        shared=_shared_outcome(shared) if shared else None,
     )
+
+
+def _shared_outcome(row: Sequence[bytes]) -> SharedOutcome:
+    job_id, status, code, message = row
+    error = JobError(ErrorCode(code.decode()), message.decode()) if code else None
+    return SharedOutcome(JobId(job_id.decode()), JobStatus(status.decode()), error)
 
 
 def _deliver_claim(row: Sequence[Any]) -> DeliverClaim:
     thing_id, token, values, stored_result = row
     client, status, spec, created, deadline, batch, upstream, submitted, completed = values[:9]
-    error_code, error_message, result_url, generation, attempts, turn, count, final = values[9:]
+    error_code, error_message, result_url, generation, attempts, turn, count, final = values[9:17]
     subject: Job | Batch
     if thing_id.startswith(b"batch_"):
         numbers = msgspec.json.decode(final, type=dict[str, int])

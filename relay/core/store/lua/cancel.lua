@@ -3,7 +3,7 @@
 local client, id = ARGV[1], ARGV[2]
 local key = P .. id
 local cfg = {kept = ARGV[3], ttl = tonumber(ARGV[4]), first = tonumber(ARGV[5])}
-local r = redis.call('HMGET', key, 'c', 's', 'd', 'b', 'k', 'dest')
+local r = redis.call('HMGET', key, 'c', 's', 'd', 'b', 'k', 'dest', 'co', 'amb', 'le')
 if r[1] ~= client or r[2] == 'staged' then return 'missing' end
 if r[2] == 'cancelled' then return 'cancelled' end
 if OUTCOME[r[2]] then return 'conflict' end
@@ -12,4 +12,9 @@ redis.call('ZREM', P .. 'ends:' .. client, id)
 redis.call('HSET', key, 'ct', int(NOW))
 move(id, client, r[4] or '', r[2], r[3], 'cancelled', 'skipped', cfg)
 enter(id, client, r[6], r[5], 'purge', NOW + cfg.ttl)
+if r[7] then
+  -- A submit that is under way may still bring what its followers can use.
+  if r[2] == 'queued' and r[8] and r[9] and tonumber(r[9]) > NOW then redis.call('HSET', key, 'fl', r[9]) end
+  changed_in_group(id, r[7], client, 'cancelled')
+end
 return 'cancelled'

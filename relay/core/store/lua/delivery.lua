@@ -1,7 +1,7 @@
 -- What begin_deliver and a save that carries on share: opening an attempt.
 
 -- The fields that the callback is built from; the result travels beside them.
-local FIELDS = {'c', 's', 'spec', 't', 'dl', 'b', 'up', 'st', 'ct', 'ec', 'em', 'ru', 'g', 'a', 'ga', 'n', 'final'}
+local FIELDS = {'c', 's', 'spec', 't', 'dl', 'b', 'up', 'st', 'ct', 'ec', 'em', 'ru', 'g', 'a', 'ga', 'n', 'final', 'ro'}
 
 local function open_attempt(id, where, lease_end)
   local key = P .. id
@@ -20,7 +20,7 @@ end
 -- All that the worker needs for one attempt: token, the fields, the result.
 local function attempt_of(id, token)
   local row = redis.call('HMGET', P .. id, unpack(FIELDS))
-  return {id, token, row, redis.call('GET', P .. 'res:' .. id)}
+  return {id, token, row, redis.call('GET', P .. 'res:' .. (row[#FIELDS] or id))}
 end
 
 -- What a stored result takes in the worker's memory: one that was compressed begins with `z` and its length.

@@ -102,19 +102,19 @@ local function unfinished(client)
     + tonumber(redis.call('GET', P .. 'unlisted:' .. client) or 0)
 end
 
--- Make a job of a live batch a live job. The deadline counts from the commit of the batch.
-local function enlist(id, batch, committed, window_ms, kept)
-  local key = P .. id
-  local r = redis.call('HMGET', key, 's', 'c', 'dr')
-  if r[1] ~= 'staged' then return false end
-  local client, deadline = r[2], committed + r[3]
-  redis.call('HSET', key, 's', 'queued', 'd', 'waiting', 'k', 'submit', 't', int(committed), 'dl', int(deadline))
-  redis.call('ZADD', P .. 'due:submit:' .. client, int(committed), id)
-  redis.call('ZADD', P .. 'ends:' .. client, int(math.min(deadline, committed + window_ms)), id)
+-- A job comes into being: record complete but for its states. One that follows another waits for that in due:poll.
+local function start(id, client, at, ends, deadline, follows, batch, kept)
+  redis.call('HSET', P .. id, 's', 'queued', 'd', 'waiting', 'k', follows and 'poll' or 'submit', 't', int(at),
+    'dl', int(deadline))
+  if follows then
+    -- It looks at once whether the upstream has its leader's job already.
+    redis.call('ZADD', P .. 'due:poll', int(NOW), id)
+  else
+    redis.call('ZADD', P .. 'due:submit:' .. client, int(at), id)
+    redis.call('ZADD', P .. 'ends:' .. client, int(ends), id)
+  end
   redis.call('ZADD', index_key(client, 'queued', 'waiting'), 0, id)
-  redis.call('DECR', P .. 'unlisted:' .. client)
   emit(client, kept, 'job', id, 'queued', 'waiting', batch)
-  return true
 end
 
 -- Admission: idempotency key, quota, rate. Returns nil when there is nothing against it.

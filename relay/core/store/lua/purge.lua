@@ -2,10 +2,29 @@
 -- Returns how many, then triples (batch, first id, count) of batches that never got live: they cannot any more, and the
 -- caller drops their records, which only it can name.
 local out = {int(0)}
+
+-- A result is kept as long as any job that shares it.
+local function drop_result(id)
+  local owner = redis.call('HGET', P .. id, 'ro')
+  if not owner then
+    if redis.call('EXISTS', P .. 'refs:' .. id) == 0 then redis.call('UNLINK', P .. 'res:' .. id) end
+  elseif redis.call('DECR', P .. 'refs:' .. owner) <= 0 then
+    redis.call('DEL', P .. 'refs:' .. owner)
+    if redis.call('EXISTS', P .. owner) == 0 then redis.call('UNLINK', P .. 'res:' .. owner) end
+  end
+end
+
+-- A leader whose followers have not all taken its outcome yet.
+local function is_followed(id, group)
+  if not group then return false end
+  local g = redis.call('HMGET', P .. 'grp:' .. group, 'lead', 'n')
+  return g[1] == id and tonumber(g[2]) > 0
+end
+
 local purged = 0
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', P .. 'due:purge', '-inf', int(NOW), 'LIMIT', 0, ARGV[1])) do
   local key = P .. id
-  local r = redis.call('HMGET', key, 'c', 's', 'd', 'b', 'live', 'left', 'f', 'n')
+  local r = redis.call('HMGET', key, 'c', 's', 'd', 'b', 'live', 'left', 'f', 'n', 'co')
   local done = true
   if is_batch(id) and r[1] then
     if r[5] ~= '1' then
@@ -17,6 +36,9 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', P .. 'due:purge', '-inf', int(NO
       redis.call('ZADD', P .. 'due:purge', int(NOW + ARGV[2]), id)
       done = false
     end
+  elseif r[1] and is_followed(id, r[9]) then
+    redis.call('ZADD', P .. 'due:purge', int(NOW + ARGV[2]), id)
+    done = false
   elseif r[1] then
     redis.call('ZREM', index_key(r[1], r[2], r[3]), id)
     if r[4] and redis.call('EXISTS', P .. r[4]) == 1 then redis.call('HINCRBY', P .. r[4], 'left', -1) end
@@ -26,7 +48,8 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', P .. 'due:purge', '-inf', int(NO
     redis.call('ZREM', P .. 'due:purge', id)
     -- A batch whose jobs were all enlisted out of turn may still wait to be enlisted.
     if is_batch(id) then redis.call('ZREM', P .. 'due:enlist', id) end
-    redis.call('UNLINK', key, P .. 'res:' .. id, P .. 'att:' .. id)
+    drop_result(id)
+    redis.call('UNLINK', key, P .. 'att:' .. id)
   end
 end
 out[1] = int(purged)

@@ -6,35 +6,42 @@
 --   id tok n(once)   set{field=value} del[field] s d (new states)   due(set) delay(ms)
 --   att(empt log entry)   gen   carry(free slots of the worker: go on to the callback under this token)
 --   how(the attempt ended: well, bad, silent)   left(free slots of the worker that made it)
---   cr(edits taken) amb(iguous submit counted) up(stream id, when it is news)
+--   of(whose result it shares, as a follower) cr(edits taken) amb(iguous submit counted) up(stream id, when it is news)
 -- Returns per save: 'saved' now [news of the destination] | 'carried' now attempt | 'again' | 'refused' | 'gone'
 local cfg = cmsgpack.unpack(ARGV[1])
 local KEEP_LONG = {exhausted = true, gone = true}
 
-local function account(client, op)
+-- `sp`: the upstream job is charged to another.
+local function account(client, op, sp)
   local key = P .. 'acct:' .. client
   if op.up then redis.call('HINCRBY', key, 'submitted', 1) end
-  if op.cr then redis.call('HINCRBYFLOAT', key, 'credits', op.cr) end
+  if op.cr and not sp then redis.call('HINCRBYFLOAT', key, 'credits', op.cr) end
   if op.amb then redis.call('HINCRBY', key, 'ambiguous', 1) end
 end
 
 -- The token is void, and what was paid for is counted all the same. A submit is an orphan then: the upstream took a job
 -- that nobody waits for; unless the record has its id, as when the repeat of a save comes after the next step's.
--- A cancelled job's result is dropped, its credits are not.
-local function late(key, r, op)
-  local f = redis.call('HMGET', key, 'up', 'on', 'cr')
+-- A cancelled job's result is dropped, its credits are not; what it submitted is of use where others follow it.
+local function late(id, r, op)
+  local key = P .. id
+  local f = redis.call('HMGET', key, 'up', 'on', 'cr', 'co')
   local cancelled = r.s == 'cancelled'
+  local followed = cancelled and f[4] and redis.call('EXISTS', P .. 'grp:' .. f[4]) == 1
+  -- However a submit ended that they were waiting for, it is over.
+  local news = followed and redis.call('HDEL', key, 'fl') == 1
   if op.up and op.up == f[1] then
     if not cancelled then return {'again', int(NOW)} end
   elseif op.up and op.n ~= f[2] then
     redis.call('HSET', key, 'on', op.n)
     account(r.c, op)
-    redis.call('HINCRBY', P .. 'acct:' .. r.c, 'orphans', 1)
+    if not followed then redis.call('HINCRBY', P .. 'acct:' .. r.c, 'orphans', 1) end
     if cancelled then redis.call('HSET', key, 'up', op.up, 'st', int(NOW)) end
-  elseif op.cr and cancelled and not f[3] then
+    news = followed
+  elseif op.cr and cancelled and not f[3] and not followed then
     redis.call('HSET', key, 'cr', op.cr)
     account(r.c, op)
   end
+  if news then wake(f[4]) end
   return {'refused'}
 end
 
@@ -53,16 +60,16 @@ end
 local function save(op, result)
   local id = op.id
   local key = P .. id
-  local f = redis.call('HMGET', key, 'c', 's', 'd', 'b', 'dest', 'k', 'tok', 'nn', 'g')
+  local f = redis.call('HMGET', key, 'c', 's', 'd', 'b', 'dest', 'k', 'tok', 'nn', 'g', 'co', 'sp')
   if not f[1] then return {'gone'} end
   local r = {c = f[1], s = f[2], d = f[3], b = f[4] or '', dest = f[5], k = f[6]}
   if f[8] == op.n then
     if op.carry and f[7] == op.tok and r.k == 'deliver' then return {'carried', int(NOW), attempt_of(id, op.tok)} end
     return {'again', int(NOW)}
   end
-  if f[7] ~= op.tok then return late(key, r, op) end
+  if f[7] ~= op.tok then return late(id, r, op) end
   redis.call('HSET', key, 'nn', op.n)
-  account(r.c, op)
+  account(r.c, op, f[11])
   if op.set then
     for field, value in pairs(op.set) do redis.call('HSET', key, field, value) end
   end
@@ -83,6 +90,10 @@ local function save(op, result)
     return {'saved', int(NOW), news}
   end
   if result ~= '' then redis.call('SET', P .. 'res:' .. id, result) end
+  if op.of then
+    redis.call('HSET', key, 'ro', op.of)
+    redis.call('INCR', P .. 'refs:' .. op.of)
+  end
   if op.att then give_back(where, id, limit) end
   if op.s and OUTCOME[op.s] then
     redis.call('ZREM', P .. 'ends:' .. r.c, id)
@@ -94,6 +105,7 @@ local function save(op, result)
   if op.d and (op.due == 'purge') then
     if op.s then
       move(id, r.c, r.b, r.s, r.d, op.s, delivery, cfg)
+      if f[10] then changed_in_group(id, f[10], r.c, op.s) end
       redis.call('HDEL', key, 'tok', 'le')
       enter(id, r.c, r.dest, r.k, 'purge', NOW + cfg.ttl)
     else
@@ -106,6 +118,7 @@ local function save(op, result)
   if op.due == 'deliver' then redis.call('HSET', key, 'nx', int(at)) end
   if op.s then
     move(id, r.c, r.b, r.s, r.d, op.s, delivery, cfg)
+    if f[10] then changed_in_group(id, f[10], r.c, op.s) end
   else
     set_delivery(id, r, delivery, cfg)
   end

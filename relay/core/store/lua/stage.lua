@@ -1,6 +1,7 @@
 -- Write some records of a batch that is not live yet: invisible, and purged at `expires_ms` unless it gets live.
 -- Idempotent: a record is counted once.
 -- ARGV: batch client expires_ms count first spec dest, then per job: id spec cb dest deadline_ms
+--   coalesce(hash, or '')
 local batch, client = ARGV[1], ARGV[2]
 local key = P .. batch
 if redis.call('HSETNX', key, 'c', client) == 1 then
@@ -10,12 +11,13 @@ if redis.call('HSETNX', key, 'c', client) == 1 then
   redis.call('ZADD', P .. 'due:purge', int(NOW + ARGV[3]), batch)
 end
 local added = 0
-for i = 8, #ARGV, 5 do
+for i = 8, #ARGV, 6 do
   local job = P .. ARGV[i]
   if redis.call('HSETNX', job, 'c', client) == 1 then
     added = added + 1
     redis.call('HSET', job, 's', 'staged', 'd', '', 'k', 'staged', 'b', batch,
       'spec', ARGV[i + 1], 'cb', ARGV[i + 2], 'dest', ARGV[i + 3], 'dr', ARGV[i + 4])
+    if ARGV[i + 5] ~= '' then redis.call('HSET', job, 'ch', ARGV[i + 5]) end
   end
 end
 return redis.call('HINCRBY', key, 'staged', added)
