@@ -9,6 +9,7 @@ from relay.core.policy import Rules
 from relay.core.settings import Client, Settings, hash_api_key
 from relay.core.store.work import WorkStore
 from worker.gates import Pause
+from worker.learning import Learner
 from worker.metrics import WorkerMetrics
 from worker.runner import StepRunner
 from worker.saver import Saver
@@ -24,6 +25,7 @@ class Context:
     store: WorkStore
     runner: StepRunner
     saver: Saver
+    learner: Learner
     metrics: WorkerMetrics
     jitter: Random = field(default_factory=Random)
     #: The pauses that this worker's own submits have run into, by `pause_name`: known here before the next look.

@@ -45,10 +45,12 @@ async def poll_step(context: Context, upstream: UpstreamClient, deliverer: Deliv
     )
     outcome = await upstream.poll(claim.upstream_job_id, timeout_s=timeout_ms / 1000)
     context.metrics.polls.labels(type(outcome).__name__.lower()).inc()
+    age_ms = max(0, begun_ms - claim.submitted_ms)
+    _learn(context, claim, outcome, age_ms)
     decision, failures = _decide(context, claim, outcome, begun_ms)
     match decision:
         case PollAfter():
-            answer = await context.saver.save(saved_poll(claim.lease, failures, decision.delay_ms))
+            answer = await context.saver.save(saved_poll(claim.lease, failures, decision.delay_ms, age_ms))
             if isinstance(answer, Refused):
                 context.metrics.refused.labels("poll").inc()
         case Finish():
@@ -68,10 +70,14 @@ def _decide(context: Context, claim: PollClaim, outcome: PollOutcome, begun_ms: 
         case Lost():
             return Finish(JobStatus.FAILED, JobError(ErrorCode.UPSTREAM_JOB_LOST, outcome.detail)), 0
         case StillPending():
-            return (
-                policy.after_pending(context.rules, begun_ms=begun_ms, now_ms=now_ms, deadline_ms=claim.deadline_ms),
-                0,
+            decision = policy.after_pending(
+                context.rules,
+                wait_ms=context.learner.next_poll_ms(claim.kind, now_ms - claim.submitted_ms),
+                begun_ms=begun_ms,
+                now_ms=now_ms,
+                deadline_ms=claim.deadline_ms,
             )
+            return decision, 0
         case PollUnavailable():
             log.warning("poll had no answer", job_id=claim.lease.id, reason=outcome.reason, in_a_row=claim.failures + 1)
             retry_after_s = outcome.retry_after_s
@@ -88,6 +94,17 @@ def _decide(context: Context, claim: PollClaim, outcome: PollOutcome, begun_ms: 
             )
         case _:
             assert_never(outcome)
+
+
+def _learn(context: Context, claim: PollClaim, outcome: PollOutcome, age_ms: int) -> None:
+    match outcome:
+        case StillPending():
+            context.learner.saw_pending(claim.kind, claim.seen_ms, age_ms)
+        case Done() | UpstreamFailed():
+            latency_ms = None
+            if outcome.created_ms is not None and outcome.completed_ms is not None:
+                latency_ms = outcome.completed_ms - outcome.created_ms
+            context.learner.saw_end(claim.kind, claim.seen_ms, age_ms, latency_ms)
 
 
 async def _finish(

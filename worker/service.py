@@ -15,6 +15,7 @@ from worker import health
 from worker.batches import Batches
 from worker.context import Context, rules_of
 from worker.deliver import Deliverer
+from worker.learning import Learner
 from worker.metrics import WorkerMetrics
 from worker.pump import Pump
 from worker.runner import StepRunner
@@ -53,7 +54,8 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
             return
         stack.push_async_callback(store.close)
         runner, saver = StepRunner(store, settings), Saver(store)
-        context = Context(settings, rules_of(settings), clients, store, runner, saver, metrics)
+        learner = Learner(store, settings, metrics)
+        context = Context(settings, rules_of(settings), clients, store, runner, saver, learner, metrics)
         upstream = UpstreamClient(
             await stack.enter_async_context(upstream_session(settings)),
             settings.upstream_url,
@@ -73,6 +75,7 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
             asyncio.create_task(runtime.run(batches=batches, pump=pump)),
             asyncio.create_task(runner.renew_forever()),
             asyncio.create_task(saver.run()),
+            asyncio.create_task(learner.run()),
         ]
         stack.push_async_callback(end, tasks, ask_again_s=_ASK_AGAIN_S)
         ready.pump = pump

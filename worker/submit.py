@@ -19,6 +19,7 @@ from relay.core.store.work import (
 )
 from worker.context import Context
 from worker.gates import Pause
+from worker.learning import kind_of
 from worker.upstream import UpstreamClient
 from worker.upstream_answers import (
     Ambiguous,
@@ -98,9 +99,16 @@ async def _carry_out(context: Context, claim: SubmitClaim, outcome: SubmitOutcom
 
 async def _submitted(context: Context, claim: SubmitClaim, outcome: Submitted) -> None:
     context.note_success(claim.client)
-    delay = policy.first_poll(context.rules, now_ms=context.store.now_ms(), deadline_ms=claim.deadline_ms)
+    kind = kind_of(claim.spec)
+    delay = policy.first_poll(
+        context.rules,
+        wait_ms=context.learner.next_poll_ms(kind, 0),
+        now_ms=context.store.now_ms(),
+        deadline_ms=claim.deadline_ms,
+    )
     log.debug("submitted", job_id=claim.lease.id, client=claim.client, tries=claim.tries)
-    await _save(context, claim.lease, saved_submission(claim.lease, outcome.upstream_job_id, delay.delay_ms), paid=True)
+    save = saved_submission(claim.lease, outcome.upstream_job_id, delay.delay_ms, kind)
+    await _save(context, claim.lease, save, paid=True)
 
 
 async def _trouble(

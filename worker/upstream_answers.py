@@ -103,6 +103,9 @@ class UpstreamFailed:
     """The upstream gave the job up."""
 
     message: str = field(repr=False)
+    #: As of a job that is done.
+    created_ms: int | None = None
+    completed_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +231,8 @@ def read_poll(answer: Answer) -> PollOutcome:
             result = bytes(job.result)
             return Done(result, _moment_ms(job.created_at), _moment_ms(job.completed_at), _credits(result))
         case "failed":
-            return UpstreamFailed(answer.shown(job.error) or "failed")
+            message = answer.shown(job.error) or "failed"
+            return UpstreamFailed(message, _moment_ms(job.created_at), _moment_ms(job.completed_at))
         case _:
             return PollUnavailable("an unknown status")
 

@@ -164,16 +164,16 @@ def after_submit_trouble(
     return SubmitAfter(min(_jittered(delay_ms, jitter), until_end_ms), pause_ms)
 
 
-def first_poll(rules: Rules, *, now_ms: int, deadline_ms: int) -> PollAfter:
-    """When to look after a job that was just submitted."""
-    return PollAfter(_poll_delay_ms(rules, rules.poll_interval_ms, now_ms, deadline_ms))
+def first_poll(rules: Rules, *, wait_ms: int, now_ms: int, deadline_ms: int) -> PollAfter:
+    """When to look after a job that was just submitted: in `wait_ms`, as its schedule says."""
+    return PollAfter(_poll_delay_ms(rules, wait_ms, now_ms, deadline_ms))
 
 
-def after_pending(rules: Rules, *, begun_ms: int, now_ms: int, deadline_ms: int) -> PollDecision:
-    """What follows a poll, begun at `begun_ms`, that found the job still pending."""
+def after_pending(rules: Rules, *, wait_ms: int, begun_ms: int, now_ms: int, deadline_ms: int) -> PollDecision:
+    """What follows a poll, begun at `begun_ms`, that found the job still pending; its schedule says `wait_ms`."""
     if begun_ms >= deadline_ms:
         return TIMED_OUT
-    return PollAfter(_poll_delay_ms(rules, rules.poll_interval_ms, now_ms, deadline_ms))
+    return PollAfter(_poll_delay_ms(rules, wait_ms, now_ms, deadline_ms))
 
 
 def after_poll_trouble(

@@ -222,6 +222,17 @@ class Settings(BaseSettings):
 
     poll_min_interval_s: float = Field(1.0, ge=0.1, le=60, description="Never poll a job more often than this.")
     poll_interval_s: float = Field(3.0, ge=0.1, le=3_600, description="The time between two polls of a job.")
+    poll_strategy: Literal["learned", "fixed"] = Field(
+        "learned",
+        description="`learned` polls when jobs like this one usually end, once enough were seen; `fixed` at the "
+        "interval above.",
+    )
+    poll_lambda: Literal["auto", "thrifty"] | Annotated[float, Field(gt=0, le=3_600)] = Field(
+        "auto",
+        description="What a learned schedule aims at. `auto`: no more polls than at the fixed interval, and outcomes "
+        "found sooner. `thrifty`: outcomes found as soon, with fewer polls. A number: so many seconds of lateness "
+        "are worth one poll.",
+    )
     submit_window_s: float = Field(
         900.0, ge=1, le=86_400, description="How long a submit is tried before the job fails."
     )

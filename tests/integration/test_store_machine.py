@@ -380,7 +380,7 @@ class StoreMachine(RuleBasedStateMachine):
         if isinstance(decision, policy.SubmitNow):
             if luck == "good":
                 self.upstream += 1
-                delay = policy.first_poll(RULES, now_ms=now_ms, deadline_ms=claim.deadline_ms)
+                delay = policy.first_poll(RULES, wait_ms=3_000, now_ms=now_ms, deadline_ms=claim.deadline_ms)
                 return saved_submission(claim.lease, f"up-{self.upstream}", delay.delay_ms)
             if luck == "bad":
                 decision = policy.after_submit_trouble(
@@ -413,7 +413,9 @@ def after_poll(claim: PollClaim, luck: str, now_ms: int, carry_on: bool) -> Save
         case "good":
             decision = Finish(JobStatus.DONE)
         case "bad":
-            decision = policy.after_pending(RULES, begun_ms=now_ms, now_ms=now_ms, deadline_ms=claim.deadline_ms)
+            decision = policy.after_pending(
+                RULES, wait_ms=3_000, begun_ms=now_ms, now_ms=now_ms, deadline_ms=claim.deadline_ms
+            )
         case _:
             decision = policy.after_poll_trouble(
                 RULES,

@@ -133,13 +133,13 @@ def test_submit_trouble_ends_the_job(decision: policy.SubmitDecision, expected: 
 )
 def test_polls_come_at_the_interval_and_at_the_deadline(now_ms: int, deadline_ms: int, delay_ms: int) -> None:
     """The next poll is due after the interval, at the deadline if that is sooner or past, and never under the floor."""
-    assert policy.first_poll(RULES, now_ms=now_ms, deadline_ms=deadline_ms) == PollAfter(delay_ms)
+    assert policy.first_poll(RULES, wait_ms=3_000, now_ms=now_ms, deadline_ms=deadline_ms) == PollAfter(delay_ms)
 
 
 def test_a_pending_job_times_out_only_by_a_poll_begun_after_the_deadline() -> None:
     """What was paid for is asked for once more after the deadline before it is given up."""
-    before = policy.after_pending(RULES, begun_ms=99_999, now_ms=100_020, deadline_ms=100_000)
-    after = policy.after_pending(RULES, begun_ms=100_000, now_ms=100_020, deadline_ms=100_000)
+    before = policy.after_pending(RULES, wait_ms=3_000, begun_ms=99_999, now_ms=100_020, deadline_ms=100_000)
+    after = policy.after_pending(RULES, wait_ms=3_000, begun_ms=100_000, now_ms=100_020, deadline_ms=100_000)
     assert isinstance(before, PollAfter)
     assert after == TIMED_OUT
 

@@ -43,7 +43,7 @@ _PARTS: Mapping[str, tuple[str, ...]] = {
 _ALLOW_OOM = frozenset(
     {
         *("begin_submit", "begin_poll", "begin_deliver", "save", "renew", "release", "look", "pause", "enlist"),
-        *("cancel", "purge", "drop_staged", "resume"),
+        *("cancel", "purge", "drop_staged", "resume", "learn"),
     }
 )
 

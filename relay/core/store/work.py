@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import msgspec
 import structlog
 
+from relay.core.latency import MEMORY_JOBS, LatencyHistogram
 from relay.core.model import (
     Attempt,
     AttemptOutcome,
@@ -46,6 +47,8 @@ _HEALTH: Mapping[AttemptOutcome, str] = {
 #: A claim of callbacks brings their results along; no more than this at a time.
 _CLAIM_BYTES = 4 * 1024 * 1024
 _PURGE_LATER_MS = 60_000
+#: What was learned of jobs that nobody submits any more is forgotten.
+_LEARNED_TTL_MS = 30 * 24 * 3600 * 1000
 #: How long a destination at which nobody answers is left alone at first, and at most, as a share of the schedule's
 #: longest delay.
 _FIRST_CLOSED_S = 5.0
@@ -104,6 +107,10 @@ class PollClaim:
     deadline_ms: int
     #: Polls in a row that had no answer.
     failures: int
+    #: What jobs like this one are called, as far as latencies go.
+    kind: str
+    #: The age at which it was last seen to be pending; 0 where it never was.
+    seen_ms: int
     events: tuple[EventType, ...]
     thin: bool
     shared: SharedOutcome | None = None
@@ -196,10 +203,10 @@ class Refused:
 SaveAnswer = Saved | Carried | Refused
 
 
-def saved_submission(lease: Lease, upstream_job_id: str, poll_after_ms: int) -> Save:
-    """The upstream has the job."""
+def saved_submission(lease: Lease, upstream_job_id: str, poll_after_ms: int, kind: str = "") -> Save:
+    """The upstream has the job. `kind` is what its latency will be learned under."""
     body = {"up": upstream_job_id, "s": "pending", "due": "poll", "delay": poll_after_ms}
-    return Save(lease, body | {"del": ["amb", "last", "fails"]})
+    return Save(lease, body | {"set": {"kd": kind}, "del": ["amb", "last", "fails"]})
 
 
 def saved_submit_retry(lease: Lease, trouble: Trouble, delay_ms: int) -> Save:
@@ -213,10 +220,10 @@ def saved_submit_retry(lease: Lease, trouble: Trouble, delay_ms: int) -> Save:
     return Save(lease, body)
 
 
-def saved_poll(lease: Lease, failures: int, delay_ms: int) -> Save:
-    """Still pending, or no answer: the next poll follows."""
-    fails: dict[str, Any] = {"set": {"fails": str(failures)}} if failures else {"del": ["fails"]}
-    return Save(lease, {"due": "poll", "delay": delay_ms} | fails)
+def saved_poll(lease: Lease, failures: int, delay_ms: int, seen_ms: int = 0) -> Save:
+    """Still pending at the age of `seen_ms`, or, with `failures`, no answer: the next poll follows."""
+    fields = {"set": {"fails": str(failures)}} if failures else {"set": {"sn": str(seen_ms)}, "del": ["fails"]}
+    return Save(lease, {"due": "poll", "delay": delay_ms} | fields)
 
 
 def saved_outcome(
@@ -248,7 +255,7 @@ def saved_outcome(
         fields["ru"] = result_url
     if credits_used is not None:
         fields["cr"] = str(credits_used)
-    body: dict[str, Any] = {"set": fields, "del": ["amb", "last", "fails"], "s": status.value}
+    body: dict[str, Any] = {"set": fields, "del": ["amb", "last", "fails", "sn"], "s": status.value}
     if credits_used is not None:
         body["cr"] = str(credits_used)
     if ambiguous:
@@ -367,7 +374,7 @@ class WorkStore(Intake):
     async def begin_poll(self, count: int) -> list[PollClaim]:
         """Claim up to `count` due polls. Raises StoreUnavailable."""
         answer = await self._begin("poll", "begin_poll", count, self._submit_window_ms, self._events_kept)
-        return _readable((answer[i : i + 9] for i in range(1, len(answer), 9)), _poll_claim)
+        return _readable((answer[i : i + 11] for i in range(1, len(answer), 11)), _poll_claim)
 
     async def begin_deliver(
         self, count: int, *, free_slots: int = _MANY, under_way: Mapping[str, int] | None = None
@@ -430,6 +437,17 @@ class WorkStore(Intake):
         args = [part for lease in leases for part in (lease.id, lease.token, delay_ms, int(patient))]
         if args:
             await self._db.run("release", self._permits, *args)
+
+    # Learning.
+
+    async def learn(self, kind: str, fresh: LatencyHistogram) -> LatencyHistogram:
+        """Add what was seen of a kind of job, let what was known fade as much; returns all. Raises StoreUnavailable."""
+        keep = math.exp(-fresh.jobs / MEMORY_JOBS)
+        fields = [part for field, weight in fresh.to_fields().items() for part in (field, f"{weight:.7g}")]
+        # A reply that is lost counts a few jobs twice, which harms less than to lose them.
+        flat = await self._db.run("learn", kind, f"{keep:.9f}", _LEARNED_TTL_MS, *fields)
+        pairs = zip(flat[::2], flat[1::2], strict=True)
+        return LatencyHistogram.from_fields({name.decode(): float(weight) for name, weight in pairs})
 
     # Housekeeping.
 
@@ -516,7 +534,7 @@ def _submit_claim(client: ClientName, row: Sequence[Any]) -> SubmitClaim:
 
 
 def _poll_claim(row: Sequence[Any]) -> PollClaim:
-    job_id, token, client, upstream, submitted, deadline, failures, wishes, shared = row
+    job_id, token, client, upstream, submitted, deadline, failures, wishes, kind, seen, shared = row
     events, thin = records.decode_wishes(wishes.decode())
     return PollClaim(
         lease=Lease(job_id.decode(), token.decode()),
@@ -525,6 +543,8 @@ def _poll_claim(row: Sequence[Any]) -> PollClaim:
         submitted_ms=int(submitted or 0),
         deadline_ms=int(deadline),
         failures=int(failures),
+        kind=kind.decode(),
+        seen_ms=int(seen or 0),
         events=events,
         thin=thin,
         shared=_shared_outcome(shared) if shared else None,

@@ -1,7 +1,7 @@
 -- Claim due polls: token and lease. Jobs that follow another are among them, see coalesce.lua: what they wait for is
 -- looked at here, and they are claimed when there is an outcome for them, or when they go their own way.
 -- ARGV: count boot number lease_ms window_ms kept
--- Returns per job: id token client upstream_id submitted deadline failures cb shared. `shared` is '' or the outcome of
+-- Returns per job: id token client upstream_id submitted deadline failures cb kd sn shared. `shared` is '' or the outcome of
 -- the job that it follows: {id, status, error code, message}. Without upstream id nothing was ever submitted for it.
 local count, boot, number, lease = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local window, cfg = tonumber(ARGV[5]), {kept = ARGV[6]}
@@ -10,12 +10,12 @@ local place = boot .. ':poll'
 local out, taken = {int(NOW)}, {}
 
 local function read(id)
-  return redis.call('HMGET', P .. id, 'c', 'up', 'st', 'dl', 'fails', 'cb', 's', 'co')
+  return redis.call('HMGET', P .. id, 'c', 'up', 'st', 'dl', 'fails', 'cb', 's', 'co', 'kd', 'sn')
 end
 
 local function claimed(id, token, r, shared)
   hold(id, due, token, lease)
-  for _, v in ipairs({id, token, r[1], r[2] or '', r[3] or '', r[4], r[5] or '0', r[6], shared or ''}) do
+  for _, v in ipairs({id, token, r[1], r[2] or '', r[3] or '', r[4], r[5] or '0', r[6], r[9] or '', r[10] or '', shared or ''}) do
     out[#out + 1] = v
   end
 end
@@ -23,8 +23,10 @@ end
 -- What is an outcome of its leader's own, and none for those that follow: they go on without it.
 local OWN = {upstream_credits_exhausted = true, upstream_unreachable = true}
 
-local function become_pending(id, r, up, submitted)
+local function become_pending(id, r, lead, up, submitted)
   redis.call('HSET', P .. id, 'up', up, 'st', submitted)
+  r[9] = redis.call('HGET', P .. lead, 'kd') or ''
+  redis.call('HSET', P .. id, 'kd', r[9])
   move(id, r[1], redis.call('HGET', P .. id, 'b') or '', 'queued', 'waiting', 'pending', 'waiting', cfg)
   r[2], r[3], r[7] = up, submitted, 'pending'
 end
@@ -36,7 +38,7 @@ local function look_at_leader(id, r)
   local lead = redis.call('HGET', P .. 'grp:' .. group, 'lead')
   if lead == id or not lead then return 'poll' end
   local l = redis.call('HMGET', P .. lead, 's', 'up', 'st', 'ec', 'em', 'fl')
-  if r[7] == 'queued' and l[2] then become_pending(id, r, l[2], l[3]) end
+  if r[7] == 'queued' and l[2] then become_pending(id, r, lead, l[2], l[3]) end
   if live(l[1]) then
     if NOW < deadline then
       redis.call('ZADD', due, int(deadline), id)

@@ -5,7 +5,7 @@
 --   tok, le    token and end of the lease      nn  nonce of the last save      on  nonce of the last orphan's save
 --   spec       what was asked for, as JSON     cb  events asked for and payload, short form     dest destination
 --   amb        a submit was begun and not accounted for      sub, fails, last   counters and last trouble
---   up upstream id   st submitted   cr credits   ct completed   ec, em error   ru result URL
+--   up upstream id   st submitted   kd what its latency is learned under   sn age when last seen pending   cr credits   ct completed   ec, em error   ru result URL
 --   g generation   a attempts begun, in all   ga in this generation   oa start of the open attempt
 --   nx next attempt   dt delivered
 -- A batch has c t b(= its id) d k tok le nn g a ga oa nx dt ct and: n count, f first id, live, staged, enl enlisted,
