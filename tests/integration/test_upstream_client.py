@@ -260,7 +260,12 @@ async def test_a_failed_and_an_unfinished_job(session: aiohttp.ClientSession) ->
             submitted = await client.submit(replace(SPEC, prompt=prompt), KEY, timeout_s=5)
             assert isinstance(submitted, Submitted)
             outcomes.append(await client.poll(submitted.upstream_job_id, timeout_s=5))
-    assert outcomes == [UpstreamFailed("execution failed"), StillPending()]
+    failed, unfinished = outcomes
+    assert isinstance(failed, UpstreamFailed)
+    assert failed.message == "execution failed"
+    assert failed.created_ms is not None
+    assert failed.completed_ms == failed.created_ms
+    assert unfinished == StillPending()
 
 
 async def test_a_refused_connection_is_unsent(session: aiohttp.ClientSession, unused_tcp_port: int) -> None:

@@ -23,7 +23,7 @@ async def leave_half_accepted(rig: Rig) -> BatchId:
     for job_id in ids:
         spec = rig.spec(f"[latency=0] {job_id}")
         wishes = records.encode_wishes(spec.callback)
-        rows += (job_id, records.encode_spec(spec), wishes, spec.callback.destination, 960_000)
+        rows += (job_id, records.encode_spec(spec), wishes, spec.callback.destination, 960_000, "")
     run = rig.store._db.run
     await run("stage", batch_id, DEFAULT, STAGED_TTL_MS, COUNT, ids[0], "", "", *rows)
     quota = (admission.max_unfinished_jobs, admission.jobs_per_minute)
