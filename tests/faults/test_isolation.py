@@ -20,8 +20,10 @@ LONG = pytest.mark.skipif(not os.environ.get("FAULTS_LONG"), reason="takes minut
 CALLBACKS = 500
 PER_S = 50.0
 MOST = 1.5
-#: A p99 of some milliseconds is the machine's: two systems without a difference are 1.5 apart now and then. What is
-#: looked for is there each time.
+#: And this, for the machine: a p99 of some milliseconds is its own, and bad receivers cost CPU time that the tests
+#: beside this one want too. What is looked for is healthy callbacks that wait for others: a slow attempt takes ten
+#: times as long, a dead one for ever. `bench.isolation` does without.
+ALLOWANCE_MS = 150.0
 TRIES = 3
 #: Attempts hang for longer than is measured. By default that is over after 15 s, and the gates close.
 SETTINGS = {"RELAY_CALLBACK_TIMEOUT_S": "60"}
@@ -42,11 +44,11 @@ async def fixture_crowds(tmp_path: Path) -> AsyncIterator[Sequence[Crowd]]:
 
 
 async def check_lateness(crowds: Sequence[Crowd]) -> None:
-    """The second crowd's p99 is at most so many times as late as the first one's, measured at the same time."""
+    """The second crowd's p99 is hardly later than the first one's, measured at the same time, in one of some tries."""
     seen = []
     for number in range(TRIES):
         alone, beside = await side_by_side(f"try {number}", crowds, CALLBACKS, PER_S)
-        if beside.p99_ms <= MOST * alone.p99_ms:
+        if beside.p99_ms <= MOST * alone.p99_ms + ALLOWANCE_MS:
             return
         seen.append((alone, beside))
     raise AssertionError(seen)
@@ -71,7 +73,7 @@ class Bad:
     ],
 )
 async def test_bad_receivers_beside_healthy_ones(crowds: Sequence[Crowd], bad: Bad) -> None:
-    """While attempts hang at bad receivers and more are due there, the healthy p99 is at most 1.5 times as late."""
+    """While attempts hang at bad receivers and more are due there, healthy callbacks are hardly later."""
     system = crowds[1].system
     async with Backlog.at(system, bad.serve, receivers=bad.receivers, callbacks=bad.callbacks) as backlog:
         await check_lateness(crowds)
