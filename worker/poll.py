@@ -34,10 +34,10 @@ async def poll_step(context: Context, upstream: UpstreamClient, deliverer: Deliv
     """Poll one claimed job, or take the outcome that it shares, and carry on with its callback."""
     begun_ms = context.store.now_ms()
     if claim.shared is not None:
-        await _finish(context, deliverer, claim, Finish(claim.shared.status, claim.shared.error), claim.shared)
+        await _finish(context, deliverer, claim, _finish_of(claim.shared), claim.shared)
         return
-    if not claim.upstream_job_id or policy.is_too_late(begun_ms, claim.deadline_ms, claim.failures):
-        # Nothing to ask for, or asked since its deadline, without an answer: the slots are for those that were not.
+    if policy.is_too_late(begun_ms, claim.deadline_ms, claim.failures):
+        # Asked since its deadline, without an answer: the slots are for those that were not.
         await _finish(context, deliverer, claim, policy.TIMED_OUT, PollUnavailable("too late"))
         return
     timeout_ms = policy.poll_timeout_ms(
@@ -105,6 +105,10 @@ def _learn(context: Context, claim: PollClaim, outcome: PollOutcome, age_ms: int
             if outcome.created_ms is not None and outcome.completed_ms is not None:
                 latency_ms = outcome.completed_ms - outcome.created_ms
             context.learner.saw_end(claim.kind, claim.seen_ms, age_ms, latency_ms)
+
+
+def _finish_of(shared: SharedOutcome) -> Finish:
+    return policy.TIMED_OUT if shared.status is JobStatus.TIMED_OUT else Finish(shared.status, shared.error)
 
 
 async def _finish(

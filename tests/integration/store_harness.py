@@ -338,11 +338,9 @@ class Snapshot:
             assert kind not in {"res", "att"} or kept, f"{key} was left behind"
 
     def follows(self, job_id: str) -> bool:
-        """Whether a job waits for another one's outcome, or has just left its group at its deadline."""
+        """Whether a job waits for another one's outcome."""
         job = self.records[job_id]
-        if "co" not in job:
-            return "sp" in job
-        return job_id in self.members.get(f"fol:{job['co']}", set())
+        return "co" in job and job_id in self.members.get(f"fol:{job['co']}", set())
 
     def _check_groups(self) -> None:
         groups = {key.removeprefix("grp:"): g for key, g in self.records.items() if key.startswith("grp:")}
@@ -484,7 +482,8 @@ for _, key in ipairs(redis.call('KEYS', KEYS[1] .. '*')) do
     local members = redis.call('ZRANGE', key, 0, -1, 'WITHSCORES')
     for i = 1, #members, 2 do redis.call('ZADD', key, int(members[i + 1] - ms), members[i]) end
   elseif kind == 'hash' then
-    local fields = {'le', 'dl', 'st', 'ct', 'oa', 'nx', 'dt', 'until', 'since', 'ok', 'bad', 'till', 'p', 'fl'}
+    local fields = {'le', 'dl', 'st', 'ct', 'oa', 'nx', 'dt', 'until', 'since', 'ok', 'bad', 'till', 'p',
+      'fl', 'lp', 'ap'}
     if not string.find(name, '^acct:') then fields[#fields + 1] = 't' end
     for _, field in ipairs(fields) do
       local value = redis.call('HGET', key, field)

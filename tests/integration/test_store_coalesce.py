@@ -1,6 +1,7 @@
 """Equal jobs that share one upstream job: who leads, who follows, and what becomes of them when somebody leaves."""
 
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,11 +10,13 @@ from relay.core.model import ClientName, ErrorCode, Job, JobError, JobId, JobSta
 from relay.core.policy import Trouble
 from relay.core.store.records import pack_result
 from relay.core.store.work import (
+    Carried,
     PollClaim,
     Refused,
     Save,
     SharedOutcome,
     saved_outcome,
+    saved_poll,
     saved_submission,
     saved_submit_retry,
 )
@@ -67,7 +70,7 @@ def taken(claim: PollClaim) -> Save:
     return saved_outcome(
         claim.lease,
         shared.status,
-        shared.error,
+        shared.error or (FAILURE if shared.status is JobStatus.TIMED_OUT else None),
         announce_after_ms=0,
         result_of=shared.of if shared.status is JobStatus.DONE else None,
     )
@@ -325,6 +328,8 @@ class TestLeaving:
             claim.lease, JobStatus.DONE, None, announce_after_ms=0, result=pack_result(RESULT, 0), credits_used=3
         )
         assert isinstance((await bench.work.save([late]))[0], Refused)
+        assert await take_over(bench) == [], "it was polled just now"
+        await bench.let_pass(1)
         await finish_leader(bench)
         assert (await bench.work.account(ACME))["credits"] == 3
 
@@ -382,6 +387,8 @@ class TestLeaving:
         [claim] = await take_over(bench)
         assert claim.lease.id == short.id
         await bench.work.save([saved_outcome(claim.lease, JobStatus.TIMED_OUT, FAILURE, announce_after_ms=0)])
+        assert await take_over(bench) == [], "it was polled just now"
+        await bench.let_pass(1)
         [claim] = await take_over(bench)
         assert (claim.lease.id, claim.upstream_job_id) == (long.id, f"up-{short.id}")
 
@@ -395,43 +402,183 @@ class TestLeaving:
         assert await statuses(bench, jobs) == ["failed", "queued"]
         assert [claim.lease.id for claim in await bench.work.begin_submit(ACME, 10)] == [jobs[1].id]
 
-    async def test_a_follower_s_deadline_at_the_upstream(self, bench: Bench) -> None:
-        """At its deadline a follower is polled by itself, once: what is there is its result, at no charge."""
+    async def test_followers_deadlines_at_the_upstream(self, bench: Bench) -> None:
+        """When followers' deadlines come, their leader asks once more for all of them; then they time out."""
         [long] = await equal(bench, 1, deadline_s=500)
-        [short] = await equal(bench, 1, deadline_s=5)
+        short = await equal(bench, 20, deadline_s=5)
         await bench.submit_all()
-        assert len(await take_over(bench)) == 1
+        [claim] = await take_over(bench)
+        await bench.work.save([saved_poll(claim.lease, 0, 60_000, seen_ms=0)])
         await bench.let_pass(6)
         [claim] = await take_over(bench)
-        assert (claim.lease.id, claim.upstream_job_id) == (short.id, f"up-{long.id}")
-        done = saved_outcome(
-            claim.lease, JobStatus.DONE, None, announce_after_ms=0, result=pack_result(RESULT, 0), credits_used=3
-        )
-        await bench.work.save([done])
-        assert (await bench.work.account(ACME)).get("credits", 0) == 0
-        await bench.check()
-        await bench.let_pass(LEASE_S)
+        assert claim.lease.id == long.id
+        assert await statuses(bench, short) == ["pending"] * 20
+        await bench.let_pass(1)
+        assert await take_over(bench) == [], "it is being asked"
+        await bench.work.save([saved_poll(claim.lease, 0, 60_000, seen_ms=6_000)])
+        await bench.let_pass(1)
+        assert await take_over(bench) == []
+        assert await statuses(bench, [long, *short]) == ["pending"] + ["timed_out"] * 20
+
+    async def test_what_is_found_at_their_deadlines(self, bench: Bench) -> None:
+        """What the leader finds when it asks once more is the followers' result, past their deadlines or not."""
+        jobs = [*await equal(bench, 1, deadline_s=500), *await equal(bench, 3, deadline_s=5)]
+        await bench.submit_all()
+        await bench.let_pass(6)
         await finish_leader(bench)
-        assert (await bench.work.account(ACME))["credits"] == 3
+        await bench.let_pass(1)
+        await take_over(bench)
+        assert await statuses(bench, jobs) == ["done"] * 4
+
+    async def test_a_leader_that_cannot_ask(self, bench: Bench) -> None:
+        """Followers end some seconds after their deadlines, whatever becomes of the question."""
+        await equal(bench, 1, deadline_s=500)
+        short = await equal(bench, 3, deadline_s=5)
+        await bench.submit_all()
+        assert len(await take_over(bench)) == 1
+        await bench.let_pass(12)
+        assert await take_over(bench) == []
+        assert await statuses(bench, short) == ["pending"] * 3
+        await bench.let_pass(2)
+        await take_over(bench)
+        assert await statuses(bench, short) == ["timed_out"] * 3
+
+    async def test_all_deadlines_at_once(self, bench: Bench) -> None:
+        """When a leader and its followers run out of time together, one more question is enough for all."""
+        jobs = await equal(bench, 5, deadline_s=5)
+        await bench.submit_all()
+        await bench.let_pass(6)
+        [claim] = await take_over(bench)
+        await bench.work.save([saved_outcome(claim.lease, JobStatus.TIMED_OUT, FAILURE, announce_after_ms=0)])
+        await bench.let_pass(1)
+        assert await take_over(bench) == []
+        assert await statuses(bench, jobs) == ["timed_out"] * 5
 
     async def test_a_follower_s_deadline_in_the_queue(self, bench: Bench) -> None:
         """Where nothing was submitted at its deadline, there is nothing to ask for."""
         await equal(bench, 1, deadline_s=500)
-        [short] = await equal(bench, 1, deadline_s=5)
+        short = await equal(bench, 2, deadline_s=5)
         assert await take_over(bench) == []
         await bench.let_pass(6)
-        [claim] = await take_over(bench)
-        assert (claim.lease.id, claim.upstream_job_id) == (short.id, "")
+        assert await take_over(bench) == []
+        assert await statuses(bench, short) == ["timed_out"] * 2
 
-    async def test_and_whose_worker_dies_then(self, bench: Bench) -> None:
-        """A follower that has left at its deadline and was not finished is claimed again."""
-        await equal(bench, 1, deadline_s=500)
-        [short] = await equal(bench, 1, deadline_s=5)
+    async def test_submit_windows_end_together(self, bench: Bench) -> None:
+        """Followers whose own windows are over when their leader's is have its failure, and are not submitted."""
+        jobs = await equal(bench, 3)
+        [claim] = await bench.work.begin_submit(ACME, 1)
+        await bench.let_pass(901)
+        error = JobError(ErrorCode.UPSTREAM_CREDITS_EXHAUSTED, "no credits")
+        await bench.work.save([saved_outcome(claim.lease, JobStatus.FAILED, error, announce_after_ms=0)])
+        assert await take_over(bench) == []
+        assert await statuses(bench, jobs) == ["failed"] * 3
+        assert await bench.work.begin_submit(ACME, 10) == []
+
+    async def test_a_follower_runs_out_while_a_submit_is_under_way(self, bench: Bench) -> None:
+        """It times out, and the others wait on for the submit of the leader that was cancelled."""
+        first, short, long = [(await equal(bench, 1, deadline_s=deadline_s))[0] for deadline_s in (500, 5, 500)]
+        [claim] = await bench.work.begin_submit(ACME, 1)
+        await bench.store.cancel(ACME, JobId(first.id))
         await bench.let_pass(6)
-        assert len(await bench.other.begin_poll(10)) == 1
+        assert await take_over(bench) == []
+        assert await statuses(bench, [short, long]) == ["timed_out", "queued"]
+        assert await bench.work.begin_submit(ACME, 10) == []
+        await bench.work.save([saved_submission(claim.lease, "up-1", 0, "chatgpt")])
+        [poll] = await take_over(bench)
+        assert (poll.lease.id, poll.upstream_job_id, poll.kind) == (long.id, "up-1", "chatgpt")
+        assert (await bench.work.account(ACME)).get("orphans", 0) == 0
+
+    async def test_a_late_submit_that_is_of_no_use(self, bench: Bench) -> None:
+        """When a follower was submitted meanwhile, what a cancelled leader's submit brought is an orphan."""
+        jobs = await equal(bench, 2)
+        [claim] = await bench.work.begin_submit(ACME, 1)
+        await bench.store.cancel(ACME, JobId(jobs[0].id))
         await bench.let_pass(LEASE_S)
+        await take_over(bench)
+        assert len(await bench.work.begin_submit(ACME, 10)) == 1
+        assert isinstance((await bench.work.save([saved_submission(claim.lease, "up-1", 0)]))[0], Refused)
+        assert (await bench.work.account(ACME))["orphans"] == 1
+
+    @pytest.mark.parametrize("how", ["its answer is lost", "its worker is dead", "it was given back"])
+    async def test_notes_are_handed_on(self, bench: Bench, how: str) -> None:
+        """Whether a submit may have been taken is known to the follower that comes next."""
+        jobs = await equal(bench, 2)
+        [claim] = await bench.work.begin_submit(ACME, 1)
+        if how == "its worker is dead":
+            await bench.let_pass(LEASE_S)
+        await bench.store.cancel(ACME, JobId(jobs[0].id))
+        if how == "its answer is lost":
+            await bench.work.save([saved_submit_retry(claim.lease, Trouble.AMBIGUOUS, 1_000)])
+        elif how == "it was given back":
+            await bench.work.release([claim.lease])
+        await take_over(bench)
+        [again] = await bench.work.begin_submit(ACME, 10)
+        assert (again.lease.id, again.was_ambiguous) == (jobs[1].id, how != "it was given back")
+
+    async def test_a_leader_that_times_out_with_a_note(self, bench: Bench) -> None:
+        """A leader that was submitted to who knows what end hands that on, too."""
+        [short] = await equal(bench, 1, deadline_s=20)
+        [long] = await equal(bench, 1, deadline_s=500)
+        await bench.work.begin_submit(ACME, 1)
+        await bench.let_pass(21)
+        [claim] = await bench.work.begin_submit(ACME, 10, overdue=True)
+        assert (claim.lease.id, claim.was_ambiguous) == (short.id, True)
+        await bench.work.save([saved_outcome(claim.lease, JobStatus.TIMED_OUT, FAILURE, announce_after_ms=0)])
+        await take_over(bench)
+        [again] = await bench.work.begin_submit(ACME, 10)
+        assert (again.lease.id, again.was_ambiguous) == (long.id, True)
+
+    async def test_credits_once_however_late(self, bench: Bench) -> None:
+        """The result that a cancelled leader's poll brings after all is over is not charged again."""
+        await equal(bench, 2)
+        await bench.submit_all()
         [claim] = await take_over(bench)
-        assert (claim.lease.id, claim.upstream_job_id) == (short.id, "")
+        await bench.store.cancel(ACME, JobId(claim.lease.id))
+        await bench.let_pass(1)
+        await finish_leader(bench)
+        await bench.deliver_all()
+        late = saved_outcome(
+            claim.lease, JobStatus.DONE, None, announce_after_ms=0, result=pack_result(RESULT, 0), credits_used=3
+        )
+        await bench.work.save([late])
+        assert (await bench.work.account(ACME))["credits"] == 3
+
+    async def test_between_two_leaders(self, bench: Bench) -> None:
+        """While a group waits for its next leader, equal jobs join it."""
+        jobs = await equal(bench, 2)
+        await bench.store.cancel(ACME, JobId(jobs[0].id))
+        await equal(bench, 1)
+        await take_over(bench)
+        assert len(await bench.work.begin_submit(ACME, 10)) == 1
+
+    async def test_an_upstream_job_that_hangs_is_not_joined(self, bench: Bench) -> None:
+        """What takes longer than the upstream says that it may is nothing to hope for."""
+        await equal(bench, 1, timeout_s=30, deadline_s=5_000)
+        await bench.submit_all()
+        await bench.let_pass(140)
+        await equal(bench, 1, timeout_s=30)
+        assert await bench.work.begin_submit(ACME, 10) == []
+        await bench.let_pass(20)
+        await equal(bench, 1, timeout_s=30)
+        assert len(await bench.work.begin_submit(ACME, 10)) == 1
+
+    async def test_large_results_are_not_carried_on_all_at_once(self, bench: Bench) -> None:
+        """One answer of the store brings some megabytes of results at most; the other callbacks are due."""
+        jobs = await equal(bench, 12)
+        await bench.submit_all()
+        [claim] = await take_over(bench)
+        large = pack_result(b'{"a":"' + b"x" * 1_000_000 + b'"}', 16_384)
+        done = saved_outcome(claim.lease, JobStatus.DONE, None, announce_after_ms=0, result=large)
+        await bench.work.save([done])
+        claims = await bench.work.begin_poll(100)
+        answers = await bench.work.save(
+            [replace(taken(claim), body=taken(claim).body | {"carry": 250}) for claim in claims]
+        )
+        carried = [answer for answer in answers if isinstance(answer, Carried)]
+        assert len(claims) == 11
+        assert 1 <= len(carried) <= 5
+        assert len(carried) + len(await bench.work.begin_deliver(100)) + len(await bench.work.begin_deliver(100)) >= 11
+        assert await statuses(bench, jobs) == ["done"] * 12
 
     async def test_the_last_turns_out_the_light(self, bench: Bench) -> None:
         """When all have gone, nothing is left of the group."""

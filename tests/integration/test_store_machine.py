@@ -406,9 +406,10 @@ def after_poll(claim: PollClaim, luck: str, now_ms: int, carry_on: bool) -> Save
     decision: policy.PollDecision
     if claim.shared is not None:
         finish = Finish(claim.shared.status, claim.shared.error)
+        if claim.shared.status is JobStatus.TIMED_OUT:
+            finish = policy.TIMED_OUT
         return _ended(claim.lease, finish, claim.events, carry_on=carry_on, result_of=claim.shared.of)
-    if not claim.upstream_job_id:
-        return _ended(claim.lease, policy.TIMED_OUT, claim.events)
+    assert claim.upstream_job_id
     match luck:
         case "good":
             decision = Finish(JobStatus.DONE)

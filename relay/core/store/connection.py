@@ -38,7 +38,8 @@ _PARTS: Mapping[str, tuple[str, ...]] = {
     "begin_poll": ("begin", "coalesce"),
     "begin_deliver": ("begin", "destination", "delivery"),
     "save": ("destination", "delivery", "coalesce"),
-    "release": ("destination",),
+    "release": ("destination", "coalesce"),
+    "purge": ("coalesce",),
     "resume": ("destination",),
 }
 #: Scripts that free memory, or that finish what was accepted, run in a full store too: it would stay full otherwise.

@@ -190,11 +190,15 @@ class Intake(Queries):
 
 
 def coalesce_hash(spec: JobSpec) -> str:
-    """What jobs of a client have in common that share one upstream job; "" for one that shares nothing."""
+    """What jobs of a client have in common that share one upstream job; "" for one that shares nothing.
+
+    After a dot, for how many milliseconds an upstream job is joined: as long as it may take (docs/upstream.md).
+    """
     if not spec.coalesce or spec.bypass_cache:
         return ""
     same = (spec.scraper, spec.prompt, spec.country, float(spec.timeout_s), spec.params)
-    return hashlib.sha256(msgspec.json.encode(same, order="sorted")).hexdigest()[:32]
+    joined_ms = round((3 * spec.timeout_s + 60) * 1000)
+    return f"{hashlib.sha256(msgspec.json.encode(same, order='sorted')).hexdigest()[:32]}.{joined_ms}"
 
 
 def _fresh_job(client: ClientName, job_id: JobId, spec: JobSpec, created_ms: int) -> Job:

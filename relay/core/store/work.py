@@ -28,7 +28,7 @@ from relay.core.model import (
     JobSpec,
     JobStatus,
 )
-from relay.core.policy import Trouble
+from relay.core.policy import DEADLINE_SLACK_MS, Trouble
 from relay.core.settings import Settings
 from relay.core.store import records
 from relay.core.store.connection import Connection
@@ -88,7 +88,7 @@ class SubmitClaim:
 
 @dataclass(frozen=True, slots=True)
 class SharedOutcome:
-    """How the job ended that another one shares its upstream job with."""
+    """How the job ended that another one follows; `timed_out` where its own deadline has passed."""
 
     of: JobId
     status: JobStatus
@@ -101,7 +101,6 @@ class PollClaim:
 
     lease: Lease
     client: ClientName
-    #: Empty where nothing was ever submitted for it, and its deadline has passed.
     upstream_job_id: str = field(repr=False)
     submitted_ms: int
     deadline_ms: int
@@ -308,6 +307,7 @@ class WorkStore(Intake):
         self._unanswered: dict[str, tuple[int, int]] = {}
         self._lease_ms = round(settings.lease_s * 1000)
         self._permits = settings.callback_concurrency
+        self._poll_floor_ms = round(settings.poll_min_interval_s * 1000)
         self._rules = records.pack(_delivery_rules(settings))
 
     @classmethod
@@ -373,7 +373,8 @@ class WorkStore(Intake):
 
     async def begin_poll(self, count: int) -> list[PollClaim]:
         """Claim up to `count` due polls. Raises StoreUnavailable."""
-        answer = await self._begin("poll", "begin_poll", count, self._submit_window_ms, self._events_kept)
+        limits = (self._poll_floor_ms, DEADLINE_SLACK_MS)
+        answer = await self._begin("poll", "begin_poll", count, self._submit_window_ms, self._events_kept, *limits)
         return _readable((answer[i : i + 11] for i in range(1, len(answer), 11)), _poll_claim)
 
     async def begin_deliver(

@@ -13,8 +13,11 @@ redis.call('HSET', key, 'ct', int(NOW))
 move(id, client, r[4] or '', r[2], r[3], 'cancelled', 'skipped', cfg)
 enter(id, client, r[6], r[5], 'purge', NOW + cfg.ttl)
 if r[7] then
-  -- A submit that is under way may still bring what its followers can use.
-  if r[2] == 'queued' and r[8] and r[9] and tonumber(r[9]) > NOW then redis.call('HSET', key, 'fl', r[9]) end
+  if r[2] == 'queued' and r[8] and is_followed(id, r[7]) then
+    -- A submit that is under way may still bring what its followers can use; one that was is not accounted for.
+    local under_way = r[9] and tonumber(r[9]) > NOW
+    redis.call('HSET', P .. 'grp:' .. r[7], under_way and 'fl' or 'amb', under_way and r[9] or '1')
+  end
   changed_in_group(id, r[7], client, 'cancelled')
 end
 return 'cancelled'

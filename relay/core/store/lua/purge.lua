@@ -14,13 +14,6 @@ local function drop_result(id)
   end
 end
 
--- A leader whose followers have not all taken its outcome yet.
-local function is_followed(id, group)
-  if not group then return false end
-  local g = redis.call('HMGET', P .. 'grp:' .. group, 'lead', 'n')
-  return g[1] == id and tonumber(g[2]) > 0
-end
-
 local purged = 0
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', P .. 'due:purge', '-inf', int(NOW), 'LIMIT', 0, ARGV[1])) do
   local key = P .. id
@@ -37,6 +30,7 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', P .. 'due:purge', '-inf', int(NO
       done = false
     end
   elseif r[1] and is_followed(id, r[9]) then
+    -- Its followers have not all taken its outcome yet.
     redis.call('ZADD', P .. 'due:purge', int(NOW + ARGV[2]), id)
     done = false
   elseif r[1] then

@@ -3,7 +3,7 @@
 for i = 2, #ARGV, 4 do
   local id = ARGV[i]
   local key = P .. id
-  local r = redis.call('HMGET', key, 'tok', 'k', 'c', 'dest', 'dl', 'amb')
+  local r = redis.call('HMGET', key, 'tok', 'k', 'c', 'dest', 'dl', 'amb', 's', 'co')
   if r[1] == ARGV[i + 1] then
     redis.call('HDEL', key, 'tok', 'le')
     if r[2] == 'submit' then
@@ -23,6 +23,10 @@ for i = 2, #ARGV, 4 do
       give_back(destination_of(r[3], r[4]), id, tonumber(ARGV[1]))
     end
     redis.call('ZADD', due_key(r[2], r[3], r[4]), int(NOW + ARGV[i + 2]), id)
+  elseif r[7] == 'cancelled' and is_followed(id, r[8]) then
+    -- The submit that its followers wait for was never sent.
+    redis.call('HDEL', P .. 'grp:' .. r[8], 'fl')
+    wake(r[8])
   end
 end
 return 1

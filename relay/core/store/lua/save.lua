@@ -11,12 +11,23 @@
 local cfg = cmsgpack.unpack(ARGV[1])
 local KEEP_LONG = {exhausted = true, gone = true}
 
--- `sp`: the upstream job is charged to another.
-local function account(client, op, sp)
+-- `up`, of a member of a group, is what it shares: that is charged once.
+local function account(client, op, group, up)
   local key = P .. 'acct:' .. client
   if op.up then redis.call('HINCRBY', key, 'submitted', 1) end
-  if op.cr and not sp then redis.call('HINCRBYFLOAT', key, 'credits', op.cr) end
+  if op.cr and is_unpaid(group, up) then redis.call('HINCRBYFLOAT', key, 'credits', op.cr) end
   if op.amb then redis.call('HINCRBY', key, 'ambiguous', 1) end
+end
+
+-- The submit of a leader has ended that was cancelled meanwhile, and its followers have waited for that: they go on with
+-- what it brought. Returns whether it is of use.
+local function late_submit(id, group, op)
+  local key = P .. 'grp:' .. group
+  redis.call('HDEL', key, 'fl')
+  if op.up then redis.call('HSET', key, 'up', op.up, 'st', int(NOW), 'kd', op.set and op.set.kd or '') end
+  if op.amb then redis.call('HSET', key, 'amb', '1') end
+  wake(group)
+  return op.up
 end
 
 -- The token is void, and what was paid for is counted all the same. A submit is an orphan then: the upstream took a job
@@ -26,22 +37,25 @@ local function late(id, r, op)
   local key = P .. id
   local f = redis.call('HMGET', key, 'up', 'on', 'cr', 'co')
   local cancelled = r.s == 'cancelled'
-  local followed = cancelled and f[4] and redis.call('EXISTS', P .. 'grp:' .. f[4]) == 1
-  -- However a submit ended that they were waiting for, it is over.
-  local news = followed and redis.call('HDEL', key, 'fl') == 1
+  local waited_for = cancelled and is_followed(id, f[4]) and redis.call('HEXISTS', P .. 'grp:' .. f[4], 'fl') == 1
   if op.up and op.up == f[1] then
-    if not cancelled then return {'again', int(NOW)} end
+    if not cancelled or redis.call('HGET', key, 'kept') then return {'again', int(NOW)} end
   elseif op.up and op.n ~= f[2] then
     redis.call('HSET', key, 'on', op.n)
     account(r.c, op)
-    if not followed then redis.call('HINCRBY', P .. 'acct:' .. r.c, 'orphans', 1) end
     if cancelled then redis.call('HSET', key, 'up', op.up, 'st', int(NOW)) end
-    news = followed
-  elseif op.cr and cancelled and not f[3] and not followed then
+    if waited_for and late_submit(id, f[4], op) then
+      redis.call('HSET', key, 'kept', '1')
+      return {'saved', int(NOW)}
+    end
+    redis.call('HINCRBY', P .. 'acct:' .. r.c, 'orphans', 1)
+  elseif op.cr and cancelled and not f[3] then
     redis.call('HSET', key, 'cr', op.cr)
-    account(r.c, op)
+    account(r.c, op, f[4], f[1])
+  elseif waited_for then
+    if op.amb then redis.call('HINCRBY', P .. 'acct:' .. r.c, 'ambiguous', 1) end
+    late_submit(id, f[4], op)
   end
-  if news then wake(f[4]) end
   return {'refused'}
 end
 
@@ -57,10 +71,28 @@ local function to_release(where, left)
   return math.max(1, math.ceil(share(redis.call('ZCARD', P .. 'flight:' .. where), left, cfg)))
 end
 
+-- What a save of a member of a group means to the others.
+local function tell_group(id, r, op, group, noted)
+  local key = P .. 'grp:' .. group
+  if redis.call('HGET', key, 'lead') == id then
+    if op.up then redis.call('HSET', key, 'up', op.up, 'st', int(NOW), 'kd', op.set and op.set.kd or '') end
+    -- An earlier submit of a leader that ends without having been submitted is not accounted for.
+    if OUTCOME[op.s] and (op.amb or noted == '2') then redis.call('HSET', key, 'amb', '1') end
+    -- It was asked for once more before that.
+    local asked = op.s == 'timed_out' and redis.call('HGET', key, 'lp')
+    if asked then redis.call('HSET', key, 'ap', asked) end
+  end
+  changed_in_group(id, group, r.c, op.s)
+end
+
+-- Results that are carried along in one answer: no more than the worker can hold.
+local CARRIED_BYTES = 4 * 1024 * 1024
+local carried = 0
+
 local function save(op, result)
   local id = op.id
   local key = P .. id
-  local f = redis.call('HMGET', key, 'c', 's', 'd', 'b', 'dest', 'k', 'tok', 'nn', 'g', 'co', 'sp')
+  local f = redis.call('HMGET', key, 'c', 's', 'd', 'b', 'dest', 'k', 'tok', 'nn', 'g', 'co', 'amb', 'up')
   if not f[1] then return {'gone'} end
   local r = {c = f[1], s = f[2], d = f[3], b = f[4] or '', dest = f[5], k = f[6]}
   if f[8] == op.n then
@@ -69,7 +101,7 @@ local function save(op, result)
   end
   if f[7] ~= op.tok then return late(id, r, op) end
   redis.call('HSET', key, 'nn', op.n)
-  account(r.c, op, f[11])
+  account(r.c, op, f[10], f[12])
   if op.set then
     for field, value in pairs(op.set) do redis.call('HSET', key, field, value) end
   end
@@ -105,7 +137,7 @@ local function save(op, result)
   if op.d and (op.due == 'purge') then
     if op.s then
       move(id, r.c, r.b, r.s, r.d, op.s, delivery, cfg)
-      if f[10] then changed_in_group(id, f[10], r.c, op.s) end
+      if f[10] then tell_group(id, r, op, f[10], f[11]) end
       redis.call('HDEL', key, 'tok', 'le')
       enter(id, r.c, r.dest, r.k, 'purge', NOW + cfg.ttl)
     else
@@ -118,15 +150,20 @@ local function save(op, result)
   if op.due == 'deliver' then redis.call('HSET', key, 'nx', int(at)) end
   if op.s then
     move(id, r.c, r.b, r.s, r.d, op.s, delivery, cfg)
-    if f[10] then changed_in_group(id, f[10], r.c, op.s) end
+    if f[10] then tell_group(id, r, op, f[10], f[11]) end
   else
+    if f[10] and op.set and op.set.sn and redis.call('HGET', P .. 'grp:' .. f[10], 'lead') == id then
+      redis.call('HSET', P .. 'grp:' .. f[10], 'ap', int(redis.call('HGET', key, 'st') + op.set.sn))
+    end
     set_delivery(id, r, delivery, cfg)
   end
-  if op.carry and may_carry_on(where, op.carry) then
+  if op.carry and carried < CARRIED_BYTES and may_carry_on(where, op.carry) then
     enter(id, r.c, r.dest, r.k, 'deliver', NOW + cfg.lease)
     redis.call('HSET', key, 'le', int(NOW + cfg.lease))
     open_attempt(id, where, NOW + cfg.lease)
-    return {'carried', int(NOW), attempt_of(id, op.tok)}
+    local attempt = attempt_of(id, op.tok)
+    carried = carried + result_bytes(attempt[4])
+    return {'carried', int(NOW), attempt}
   end
   redis.call('HDEL', key, 'tok', 'le')
   enter(id, r.c, r.dest, r.k, op.due, at)
