@@ -1,5 +1,6 @@
 """Claims whose reply is lost: asked for again they are the same ones, and nothing looks begun that never was."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -122,6 +123,43 @@ async def test_no_more_is_claimed_than_the_numbers_allow(
     claims = [*await kind.claim(far, 200), *await kind.claim(far, 200)]
     assert len(claims) == 5
     assert len({claim.lease.token for claim in claims}) == 5
+
+
+async def test_claims_wait_for_each_other(kind: Kind, bench: Bench, far: WorkStore, proxy: StoreProxy) -> None:
+    """A claim that comes while another has no answer yet takes that one over: no token is given twice."""
+    await kind.due(bench, 4)
+    proxy.rule = Once(script(kind.script), Fate.STALL_AFTER)
+    first, second = await asyncio.gather(kind.claim(far, 2), kind.claim(far, 200), return_exceptions=True)
+    proxy.heal()
+    assert isinstance(first, StoreUnavailable)
+    assert not isinstance(second, BaseException)
+    claims = [*second, *await kind.claim(far, 200)]
+    assert len(claims) == 4
+    assert len({claim.lease.token for claim in claims}) == 4
+    assert all(claim.tries == 1 and not claim.was_ambiguous for claim in claims if isinstance(claim, SubmitClaim))
+
+
+async def test_a_copy_that_comes_late_claims_nothing(kind: Kind, bench: Bench) -> None:
+    """A claim that a network delivers again, after later ones, or when it took nothing, takes nothing from others."""
+    sent: list[tuple[Any, ...]] = []
+    original = bench.work._db.run
+
+    async def noting(*args: Any, **options: Any) -> Any:
+        sent.append(args)
+        return await original(*args, **options)
+
+    bench.work._db.run = noting  # type: ignore[method-assign]  # to know what was sent
+    assert await kind.claim(bench.work, 3) == []
+    await kind.due(bench, 6)
+    bench.work._db.run = noting  # type: ignore[method-assign]
+    assert len(await kind.claim(bench.work, 2)) == 2
+    assert len(await kind.claim(bench.work, 2)) == 2
+    before = (await bench.snapshot()).sets
+    copies = [args for args in sent if args[0] == kind.script]
+    for args in (copies[0], copies[-2]):
+        assert len(await original(*args)) <= 2
+    assert (await bench.snapshot()).sets == before
+    assert len(await kind.claim(bench.other, 10)) == 2
 
 
 async def test_what_others_took_over_is_theirs(kind: Kind, bench: Bench, far: WorkStore, proxy: StoreProxy) -> None:

@@ -1,8 +1,10 @@
 """The worker's side of the store: looking, claiming, saving, giving back, purging."""
 
+import asyncio
 import math
 import secrets
 import zlib
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -305,6 +307,8 @@ class WorkStore(Intake):
         self._next_number = 1
         #: Claims that had no answer, by what they were for: their first number, and how many they were of.
         self._unanswered: dict[str, tuple[int, int]] = {}
+        #: For each of these one claim at a time, so that their numbers come in order.
+        self._claiming: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._lease_ms = round(settings.lease_s * 1000)
         self._permits = settings.callback_concurrency
         self._poll_floor_ms = round(settings.poll_min_interval_s * 1000)
@@ -393,18 +397,20 @@ class WorkStore(Intake):
                 return _readable(rows, _deliver_claim)
 
     async def _begin(self, where: str, script: str, count: int, *args: bytes | str | int) -> list[Any]:
-        claim = self._unanswered.pop(where, None)
-        if claim is None:
-            claim = self._next_number, count
-            self._next_number += count
-        number, numbers = claim
-        try:
-            answer: list[Any] = await self._db.run(
-                script, min(count, numbers), self.boot_id, number, self._lease_ms, *args
-            )
-        except BaseException:
-            self._unanswered[where] = claim
-            raise
+        async with self._claiming[where]:
+            claim = self._unanswered.pop(where, None)
+            if claim is None:
+                # One more than there are jobs, for a claim of none.
+                claim = self._next_number, count
+                self._next_number += count + 1
+            number, numbers = claim
+            try:
+                answer: list[Any] = await self._db.run(
+                    script, min(count, numbers), self.boot_id, number, self._lease_ms, *args
+                )
+            except BaseException:
+                self._unanswered[where] = claim
+                raise
         self._db.saw_time(int(answer[0]))
         return answer
 
