@@ -107,8 +107,8 @@ def _job(row: Mapping[str, Any], place: str, start_s: float) -> Job | None:
 def _seconds(value: Any, place: str) -> float:
     try:
         seconds = float(value)
-    except (TypeError, ValueError):
-        raise InputError(f"{place}: {value!r} is not a number of seconds") from None
+    except (TypeError, ValueError, OverflowError):
+        raise InputError(f"{place}: {repr(value)[:60]} is not a number of seconds") from None
     if isinstance(value, bool) or not 0 <= seconds <= _LONGEST_S:
         raise InputError(f"{place}: {value!r} is not between 0 and {_LONGEST_S:.0f} seconds")
     return seconds

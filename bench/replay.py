@@ -79,8 +79,8 @@ def _positive(text: str) -> float:
         value = float(text)
     except ValueError:
         value = math.nan
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    if not 0.01 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of 0.01 or more")
     return value
 
 

@@ -21,6 +21,12 @@ log = structlog.get_logger("worker.learning")
 _PAUSE_S = 5.0
 #: Others learn as well: what they saw is looked at this often, where this worker has seen nothing.
 _REFRESH_S = 60.0
+#: A schedule takes some milliseconds of the event loop: no more than so many in one turn.
+_AT_ONCE = 4
+#: Kinds that no job was of for so long are forgotten here, and known again from the store when one is.
+_FORGOTTEN_S = 600.0
+#: The upstream's account of a latency is believed as far as it fits what was seen of the job.
+_CLOCK_SLACK_MS = 2_000
 _MODE = re.compile(r"[A-Za-z0-9_.-]{1,40}")
 #: Clients choose the modes. Beyond so many kinds, those of a scraper are not told apart.
 _KINDS = 100
@@ -45,16 +51,16 @@ class Learner:
         self._schedules: dict[str, Schedule] = {}
         self._fresh: dict[str, LatencyHistogram] = {}
         self._learned_s: dict[str, float] = {}
+        self._used_s: dict[str, float] = {}
 
     def next_poll_ms(self, kind: str, age_ms: int) -> int:
         """How long after `age_ms` the next poll of a job comes that is pending then."""
         if not self._learns or not kind:
             return round(self._fixed.limits.interval_s * 1000)
         kind = self._known(kind)
-        schedule = self._schedules.get(kind)
-        if schedule is None:
-            # Learned at the next turn, which is soon.
-            schedule = self._schedules[kind] = self._fixed
+        # A new one is learned at the next turn, which is soon.
+        schedule = self._schedules.setdefault(kind, self._fixed)
+        self._used_s[kind] = asyncio.get_running_loop().time()
         return round(schedule.next_poll(age_ms / 1000) * 1000)
 
     def saw_pending(self, kind: str, seen_ms: int, age_ms: int) -> None:
@@ -67,10 +73,10 @@ class Learner:
         if not self._learns or not kind:
             return
         histogram = self._histogram(kind)
-        if latency_ms is None or latency_ms < 0:
+        if latency_ms is None or not 0 <= latency_ms <= age_ms + _CLOCK_SLACK_MS:
+            # Or the age is wrong: the save of its submit waited for the store.
             histogram.add_ended_between(seen_ms / 1000, age_ms / 1000)
         else:
-            # It cannot have ended after it was seen to have, whatever the upstream's clock says.
             histogram.add_ended(seen_ms / 1000, min(latency_ms, age_ms) / 1000)
 
     async def run(self) -> None:
@@ -79,6 +85,7 @@ class Learner:
             await asyncio.Event().wait()
         while True:
             await asyncio.sleep(_PAUSE_S)
+            self._forget()
             try:
                 for kind in self._due():
                     await self._learn(kind)
@@ -86,12 +93,23 @@ class Learner:
                 log.warning("nothing learned: the store is away", reason=str(error))
 
     def _due(self) -> list[str]:
+        """Those that there is something to learn of; the ones that waited longest first."""
         now_s = asyncio.get_running_loop().time()
-        return [
+        due = [
             kind
             for kind in {*self._schedules, *self._fresh}
-            if kind in self._fresh or now_s - self._learned_s.get(kind, float("-inf")) > _REFRESH_S
+            if kind in self._fresh or now_s - self._last_learned_s(kind) > _REFRESH_S
         ]
+        return sorted(due, key=self._last_learned_s)[:_AT_ONCE]
+
+    def _last_learned_s(self, kind: str) -> float:
+        return self._learned_s.get(kind, float("-inf"))
+
+    def _forget(self) -> None:
+        now_s = asyncio.get_running_loop().time()
+        for kind in [kind for kind, used_s in self._used_s.items() if now_s - used_s > _FORGOTTEN_S]:
+            del self._schedules[kind], self._used_s[kind]
+            self._learned_s.pop(kind, None)
 
     async def _learn(self, kind: str) -> None:
         fresh = self._fresh.pop(kind, None) or LatencyHistogram()
@@ -107,7 +125,8 @@ class Learner:
         schedule = learn_schedule(known, self._fixed.limits, self._aim)
         self._schedules[kind] = schedule
         self._learned_s[kind] = asyncio.get_running_loop().time()
-        self._metrics.poll_schedule(kind, schedule)
+        if "/" not in kind:  # modes are the clients' words, and no labels
+            self._metrics.poll_schedule(kind, schedule)
 
     def _histogram(self, kind: str) -> LatencyHistogram:
         return self._fresh.setdefault(self._known(kind), LatencyHistogram())

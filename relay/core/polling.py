@@ -19,9 +19,11 @@ ENOUGH_JOBS = 100.0
 _COULD_BE_DONE = 0.01
 #: Until then hardly a poll is worth it, by what is known; one is made this often all the same: it may be wrong.
 _LONGEST_WAIT_S = 30.0
-#: Between these a poll's worth is looked for, in seconds of lateness; so many halvings find it to within 1 %. A poll
-#: that gains less than the first is not made, even where as many as at the fixed interval may be.
-_WORTH_S = (0.05, 100.0)
+#: Between these a poll's worth is looked for: the first in seconds of lateness, the second in intervals, for the longer
+#: those are, the more a poll is worth. So many halvings find it to within 2 %. A poll that gains less than the first is
+#: not made, even where as many as at the fixed interval may be.
+_LEAST_WORTH_S = 0.05
+_MOST_WORTH_INTERVALS = 40.0
 _HALVINGS = 10
 
 _LAST = len(EDGES_S) - 1
@@ -154,7 +156,7 @@ class _Planner:
         fixed = self.fixed()
         # More worth, fewer polls, more lateness. Wanted is the least worth that saves enough polls, or the largest that
         # costs no lateness; where none does, the end of the range that comes closest.
-        low_s, high_s = _WORTH_S
+        low_s, high_s = _LEAST_WORTH_S, _MOST_WORTH_INTERVALS * max(self.limits.interval_s, 1.0)
         for _ in range(_HALVINGS):
             worth_s = math.sqrt(low_s * high_s)
             expected = self.expected(self.table(worth_s))

@@ -229,7 +229,7 @@ class Settings(BaseSettings):
         description="`learned` polls when jobs like this one usually end, once enough were seen; `fixed` at the "
         "interval above.",
     )
-    poll_lambda: Literal["auto", "thrifty"] | Annotated[float, Field(gt=0, le=3_600)] = Field(
+    poll_lambda: Literal["auto", "thrifty"] | float = Field(
         "auto",
         description="What a learned schedule aims at. `auto`: no more polls than at the fixed interval, and outcomes "
         "found sooner. `thrifty`: outcomes found as soon, with fewer polls. A number: so many seconds of lateness "
@@ -283,6 +283,16 @@ class Settings(BaseSettings):
     @classmethod
     def _upstream_key(cls, value: SecretStr | None) -> SecretStr | None:
         return _checked_upstream_key(value)
+
+    @field_validator("poll_lambda", mode="before")
+    @classmethod
+    def _aim(cls, value: object) -> object:
+        try:
+            if value in ("auto", "thrifty") or 0 < float(str(value)) <= 3_600:
+                return value
+        except ValueError:
+            pass
+        raise ValueError("must be auto, thrifty, or a number of seconds above 0 and up to 3600")
 
     @field_validator("scrapers")
     @classmethod

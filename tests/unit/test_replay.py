@@ -102,10 +102,10 @@ def test_a_missing_file_ends_the_program_with_a_line(tmp_path: Path, monkeypatch
 def test_a_wrong_option_is_named(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], value: str
 ) -> None:
-    """An interval is a number above 0."""
+    """An interval is a number of 0.01 or more."""
     with pytest.raises(SystemExit):
         run(monkeypatch, f"--fixed={value}")
-    assert f"argument --fixed: '{value}' is not a number above 0" in capsys.readouterr().err
+    assert f"argument --fixed: '{value}' is not a number of 0.01 or more" in capsys.readouterr().err
 
 
 def test_ways_to_poll_are_compared(
