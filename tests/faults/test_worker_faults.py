@@ -4,7 +4,6 @@ import asyncio
 import os
 import random
 import signal
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -31,6 +30,8 @@ pytestmark = pytest.mark.faults
 LONG = pytest.mark.skipif(not os.environ.get("FAULTS_LONG"), reason="takes minutes; FAULTS_LONG=1 asks for it")
 #: The slowest job after the last kill: its latency, its polls and a callback that takes its time.
 SLOWEST_S = 5
+#: What a worker gets done beside that at least, on any machine, with 50 callbacks of 0.3 s under way at once.
+DONE_PER_S = 30
 
 
 @pytest.mark.slow
@@ -48,9 +49,11 @@ async def test_killed_at_random(tmp_path: Path, kills: int) -> None:
                 await asyncio.sleep(chance.uniform(0.1, 1.0))  # any moment is as good as another
                 await system.worker.kill()
                 await system.worker.start()
-        began = time.monotonic()
-        await system.callbacks(len(load.accepted), LEASE_S + 5 + SLOWEST_S)
-        assert time.monotonic() - began <= LEASE_S + 5 + SLOWEST_S
+        arrived = len(system.webhook_ids())
+        await system.callbacks(min(arrived + 1, len(load.accepted)), LEASE_S + 5)
+        # A worker that hardly lives falls behind, and has that to do as well.
+        behind_s = (len(load.accepted) - arrived) / DONE_PER_S
+        await system.callbacks(len(load.accepted), SLOWEST_S + behind_s)
         assert len(load.accepted) > 10 * kills
         check_callbacks(system, load.accepted.values())
         assert any(received.repeated for received in system.inbox.received), "no callback was hit"

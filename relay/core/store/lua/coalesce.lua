@@ -48,11 +48,11 @@ local function join(id, client, hash)
   return false
 end
 
--- There is something for the followers: they look now, but for those that somebody is at work on.
+-- There is something for the followers: they look now, but for those that somebody is at work on, or was: they are due
+-- when that lease ends.
 local function wake(group)
   for _, id in ipairs(redis.call('SMEMBERS', P .. 'fol:' .. group)) do
-    local lease = redis.call('HGET', P .. id, 'le')
-    if not lease or tonumber(lease) <= NOW then redis.call('ZADD', P .. 'due:poll', int(NOW), id) end
+    if redis.call('HEXISTS', P .. id, 'le') == 0 then redis.call('ZADD', P .. 'due:poll', int(NOW), id) end
   end
 end
 
