@@ -90,7 +90,7 @@ class Learner:
                 for kind in self._due():
                     await self._learn(kind)
             except StoreUnavailable as error:
-                log.warning("nothing learned: the store is away", reason=str(error))
+                log.warning("nothing learned: the store is out of reach", reason=str(error))
 
     def _due(self) -> list[str]:
         """Those that there is something to learn of; the ones that waited longest first."""

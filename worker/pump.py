@@ -69,7 +69,7 @@ class Pump:
                 await asyncio.sleep(_LOOK_S)
             except StoreUnavailable as error:
                 if not away:
-                    log.warning("the store is away; going on when it is back", reason=str(error))
+                    log.warning("the store is out of reach; going on when it is back", reason=str(error))
                 away = True
                 await asyncio.sleep(_OUTAGE_S)
 

@@ -93,7 +93,9 @@ class StepRunner:
             return
         # The lease runs out, and the job comes back.
         if isinstance(error, StoreUnavailable):
-            log.warning("step given up: the store is away", kind=kind.value, id=held.lease.id, reason=str(error))
+            log.warning(
+                "step given up: the store is out of reach", kind=kind.value, id=held.lease.id, reason=str(error)
+            )
         else:
             # A fault of ours. Where it happened, and not what it says: that may quote a URL or what was received.
             log.error(

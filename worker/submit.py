@@ -156,7 +156,7 @@ async def _pause(context: Context, client: ClientName, length_ms: int, trouble: 
         await context.store.pause(context.pause_name(client), length_ms, trouble)
     except StoreUnavailable as error:
         # The save that follows waits for the store and matters more; others run into the limit themselves.
-        log.warning("pause not shared: the store is away", client=client, reason=str(error))
+        log.warning("pause not shared: the store is out of reach", client=client, reason=str(error))
 
 
 async def _fail(context: Context, claim: SubmitClaim, code: ErrorCode, detail: str) -> None:

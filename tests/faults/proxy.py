@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from relay.core.store.connection import _source
+from relay.core.store.connection import SCRIPTS
 
 Command = Sequence[bytes]
 
@@ -67,7 +67,7 @@ class Once:
 
 def script(name: str) -> Callable[[Command], bool]:
     """Whether a command runs the store script `name`."""
-    sha = hashlib.sha1(_source(name).encode(), usedforsecurity=False).hexdigest().encode()
+    sha = hashlib.sha1(SCRIPTS[name].encode(), usedforsecurity=False).hexdigest().encode()
 
     def about(command: Command) -> bool:
         return len(command) > 1 and command[0].upper() == b"EVALSHA" and command[1] == sha

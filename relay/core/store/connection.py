@@ -4,6 +4,7 @@ Alone imports redis. Every wait is bounded, and what the store cannot do now sur
 """
 
 import asyncio
+import errno
 import hashlib
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -57,6 +58,21 @@ def _source(name: str) -> str:
     return head + "".join((_LUA / f"{part}.lua").read_text() for part in parts)
 
 
+def _names() -> set[str]:
+    """The scripts that are run by name: all files but those that others are built on."""
+    files_there = {file.name.removesuffix(".lua") for file in _LUA.iterdir()}
+    return files_there.difference(("lib",), *_PARTS.values())
+
+
+#: Every script, whole, by its name. Read at once: later there may be no descriptor left to open a file with.
+SCRIPTS: Mapping[str, str] = {name: _source(name) for name in _names()}
+_SHAS: Mapping[str, str] = {
+    name: hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest() for name, source in SCRIPTS.items()
+}
+#: Errors of the system that say nothing of the store.
+_OUR_OWN = frozenset((errno.EMFILE, errno.ENFILE))
+
+
 class Connection:
     """One process' access to the store."""
 
@@ -68,7 +84,6 @@ class Connection:
         # The driver's annotations give every answer as sync or async, so they are no help here.
         self._pool = connection_pool(settings, _CONNECTIONS)
         self.redis: Any = redis.Redis(connection_pool=self._pool)
-        self._scripts: dict[str, tuple[str, str]] = {}
         self._clock_offset_ms = (time.time() - time.monotonic()) * 1000
 
     def key(self, name: str) -> str:
@@ -145,7 +160,7 @@ class Connection:
             except (redis_errors.ConnectionError, OSError) as error:
                 delay_s = next(delays, None)
                 if delay_s is None:
-                    raise StoreUnavailable("the store is unreachable") from error
+                    raise StoreUnavailable(_why_unreachable(error)) from error
                 await asyncio.sleep(delay_s)
             except redis_errors.ResponseError as error:
                 if not _is_unable(error):
@@ -189,15 +204,18 @@ class Connection:
         return await self.call(synced)
 
     async def _evaluate(self, client: Any, name: str, args: tuple[bytes | str | float, ...]) -> Any:
-        known = self._scripts.get(name)
-        if known is None:
-            source = _source(name)
-            known = self._scripts[name] = (source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())
-        source, sha = known
         try:
-            return await client.evalsha(sha, 1, self.prefix, *args)
+            return await client.evalsha(_SHAS[name], 1, self.prefix, *args)
         except redis_errors.NoScriptError:
-            return await client.eval(source, 1, self.prefix, *args)
+            return await client.eval(SCRIPTS[name], 1, self.prefix, *args)
+
+
+def _why_unreachable(error: Exception) -> str:
+    # The driver's own error is raised while that of the system is handled.
+    cause = error if isinstance(error, OSError) else error.__context__
+    if isinstance(cause, OSError) and cause.errno in _OUR_OWN:
+        return "no file descriptor is left to reach the store with"
+    return "the store is unreachable"
 
 
 def _is_replica(error: Exception) -> bool:
