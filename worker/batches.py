@@ -111,7 +111,7 @@ class Batches:
                 if started < wanted:
                     await asyncio.sleep(_PAUSE_S)
         except StoreUnavailable as error:
-            log.warning("nothing claimed: the store is away", kind=kind.value, reason=str(error))
+            log.warning("nothing claimed: the store is out of reach", kind=kind.value, reason=str(error))
 
     async def _whole(self, claim: Coroutine[None, None, int]) -> int:
         """Claim, and let that come to its end even where arq cancels the task that asked for it.
@@ -155,6 +155,8 @@ class Batches:
         return len(claims)
 
     async def _claim_callbacks(self, slots: int) -> int:
+        if self._deliverer.is_resting():
+            return 0
         context = self._context
         free_slots = self._deliverer.free_slots()
         with self._deliverer.claiming(slots):
@@ -200,13 +202,13 @@ class Batches:
                 context.runner.start(Kind.SUBMIT, claim.lease, finish_unsubmitted(context, claim, decision))
             else:
                 patient.append(claim)
-        await context.store.release((claim.lease for claim in patient), patient=True)
+        await asyncio.gather(*(context.saver.release(claim.lease, patient=True) for claim in patient))
         return len(claims)
 
     async def _given_back(self, leases: Iterable[Lease]) -> bool:
         """Whether the worker stops: then what was claimed is given back, for others to begin."""
         if self.stopping:
-            await self._context.store.release(leases)
+            await asyncio.gather(*(self._context.saver.release(lease) for lease in leases))
         return self.stopping
 
     def _clients(self) -> Mapping[ClientName, ClientLook]:

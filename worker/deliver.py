@@ -1,5 +1,6 @@
 """The deliver step: one attempt at one callback, and what follows from how it ended."""
 
+import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import Iterator
@@ -29,8 +30,8 @@ log = structlog.get_logger("worker.deliver")
 
 #: How long callbacks of a client that is not configured (any more) wait before they are looked at again.
 _UNKNOWN_CLIENT_DELAY_MS = 30_000
-#: And how long those that this machine has no descriptor for.
-_OUT_OF_RESOURCES_DELAY_MS = 1_000
+#: And how long those that this machine has no descriptor for; no others are claimed meanwhile.
+_OUT_OF_RESOURCES_S = 1.0
 
 
 class Deliverer:
@@ -44,11 +45,16 @@ class Deliverer:
         self.under_way: Counter[str] = Counter()
         #: Slots that are kept for a claim which the store has not answered yet.
         self._claiming = 0
+        self._rests_until_s = float("-inf")
         self.stopping = False
+
+    def is_resting(self) -> bool:
+        """Whether this machine had no descriptor for a callback a moment ago: the next would find none either."""
+        return asyncio.get_running_loop().time() < self._rests_until_s
 
     def may_carry_on(self) -> bool:
         """Whether a poll may go on to its callback at once."""
-        return not self.stopping and self._context.runner.free(Kind.DELIVER) > 0
+        return not self.stopping and not self.is_resting() and self._context.runner.free(Kind.DELIVER) > 0
 
     def free_slots(self) -> int:
         """How many slots destinations share now. Of those that a claim keeps, most come back."""
@@ -76,7 +82,7 @@ class Deliverer:
             if claim.client not in self._unknown:
                 log.error("no such client is configured: its callbacks wait", client=claim.client)
             self._unknown.add(claim.client)
-            await context.store.release([claim.lease], delay_ms=_UNKNOWN_CLIENT_DELAY_MS)
+            await context.saver.release(claim.lease, delay_ms=_UNKNOWN_CLIENT_DELAY_MS)
             return
         message = message_of(claim.subject)
         where = f"{claim.client}/{message.callback.destination}"
@@ -106,7 +112,8 @@ class Deliverer:
         except OutOfResources as error:
             # Neither an attempt nor a word on the receiver's health.
             log.error("callback not attempted", id=claim.lease.id, reason=str(error))  # noqa: TRY400 - the reason is all
-            await context.store.release([claim.lease], delay_ms=_OUT_OF_RESOURCES_DELAY_MS)
+            self._rests_until_s = asyncio.get_running_loop().time() + _OUT_OF_RESOURCES_S
+            await context.saver.release(claim.lease, delay_ms=round(_OUT_OF_RESOURCES_S * 1000))
             return
         attempt, retry_after_ms = _read(reply, claim.attempt, started_ms, context.store.now_ms())
         save = self._decide(claim, attempt, retry_after_ms, message)

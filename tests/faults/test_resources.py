@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import os
 import resource
 import shutil
@@ -14,7 +15,16 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from tests.faults.account import LEASE_S, QUICK, UPSTREAM, attempts, check_callbacks, delivery_becomes
+from tests.faults.account import (
+    LEASE_S,
+    QUICK,
+    UPSTREAM,
+    attempts,
+    check_callbacks,
+    delivery_becomes,
+    job_of,
+    metric_reaches,
+)
 from tests.faults.load import Load
 from tests.faults.receivers import Receiver, answers
 from tests.processes import Service, System
@@ -26,17 +36,30 @@ DISK_MIB = 24
 
 
 @contextlib.contextmanager
-def few_descriptors(service: Service, more: int) -> Iterator[None]:
-    """While this lasts, a running service may open so many descriptors beyond those that it has."""
+def limited(service: Service, descriptors: int) -> Iterator[None]:
+    """While this lasts, a running service gets no new descriptor with this number or a higher one."""
     assert service.process is not None
     pid = service.process.pid
-    highest = max(int(descriptor.name) for descriptor in Path(f"/proc/{pid}/fd").iterdir())
     usual = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-    resource.prlimit(pid, resource.RLIMIT_NOFILE, (highest + 1 + more, usual[1]))
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (descriptors, usual[1]))
     try:
         yield
     finally:
         resource.prlimit(pid, resource.RLIMIT_NOFILE, usual)
+
+
+def few_descriptors(service: Service, more: int) -> contextlib.AbstractContextManager[None]:
+    """While this lasts, a running service may open so many descriptors beyond those that it has."""
+    assert service.process is not None
+    taken = {int(descriptor.name) for descriptor in Path(f"/proc/{service.process.pid}/fd").iterdir()}
+    # A new one gets the lowest number that is free, and between those in use there are gaps.
+    free = (number for number in itertools.count() if number not in taken)
+    return limited(service, next(itertools.islice(free, more, None)))
+
+
+def no_descriptors(service: Service) -> contextlib.AbstractContextManager[None]:
+    """While this lasts, a running service keeps what it has and gets nothing else, not even for what it closes."""
+    return limited(service, 3)
 
 
 @contextlib.asynccontextmanager
@@ -97,7 +120,7 @@ async def test_no_descriptors_left_in_the_worker(tmp_path: Path) -> None:
     """A worker that can open no connection tries again; with descriptors every job is done and called back."""
     async with System(tmp_path, QUICK, UPSTREAM).running() as system:
         load = Load(system, markers="[latency=0.1]")
-        with few_descriptors(system.worker, 0):
+        with no_descriptors(system.worker):
             async with load.coming(clients=4, pause_s=0.05):
                 await load.goes_on(by=20, timeout_s=10)
             await asyncio.sleep(1)  # it has tried, and failed
@@ -105,6 +128,27 @@ async def test_no_descriptors_left_in_the_worker(tmp_path: Path) -> None:
             assert system.worker.is_running()
         await system.callbacks(len(load.accepted), LEASE_S + 15)
         check_callbacks(system, load.accepted.values())
+
+
+async def test_what_a_worker_had_no_descriptor_for_was_not_attempted(tmp_path: Path) -> None:
+    """Callbacks that could not be sent for want of descriptors wait, and use up nothing of their schedule."""
+    # All come due together, when the worker has no connection to the inbox yet and cannot open one.
+    settings = QUICK | {"RELAY_CALLBACK_SCHEDULE": "4,1"}
+    async with System(tmp_path, settings, UPSTREAM).running() as system:
+        jobs = [(await system.submit(f"[latency=0.1] callback {number}"))["id"] for number in range(40)]
+        await metric_reaches(system.worker, len(jobs), 10, "scrapellm_relay_job_outcomes_total")
+        with no_descriptors(system.worker):
+            # Longer than the schedule and two leases: each would be used up.
+            await asyncio.sleep(4 + 2 * LEASE_S)
+            assert system.webhook_ids() == set(), "it had descriptors left: nothing was shown"
+            tries = system.worker.log.read_text().count("callback not attempted")
+        assert len(jobs) <= tries <= len(jobs) * 10, "it tries all the time"
+        await system.callbacks(len(jobs), LEASE_S + 10)
+        for job in jobs:
+            await delivery_becomes(system, job, "delivered")
+            assert [(one["number"], one["outcome"]) for one in await attempts(system, job)] == [(1, "delivered")]
+            assert (await job_of(system, job))["delivery"]["attempts"] == 1
+        assert "worker stopped" not in system.worker.log.read_text()
 
 
 @pytest.fixture(name="small_disk")

@@ -13,6 +13,7 @@ from relay.core.store.work import (
     Carried,
     PollClaim,
     Refused,
+    Release,
     Save,
     SharedOutcome,
     saved_outcome,
@@ -510,7 +511,7 @@ class TestLeaving:
         if how == "its answer is lost":
             await bench.work.save([saved_submit_retry(claim.lease, Trouble.AMBIGUOUS, 1_000)])
         elif how == "it was given back":
-            await bench.work.release([claim.lease])
+            await bench.work.release([Release(claim.lease)])
         await take_over(bench)
         [again] = await bench.work.begin_submit(ACME, 10)
         assert (again.lease.id, again.was_ambiguous) == (jobs[1].id, how != "it was given back")

@@ -16,7 +16,7 @@ from relay.core.model import JobId, JobStatus
 from relay.core.policy import Trouble
 from relay.core.store import Store, WorkStore
 from relay.core.store.pool import connection_pool
-from relay.core.store.work import saved_submission
+from relay.core.store.work import Release, saved_submission
 from tests.integration.store_harness import (
     ACME,
     RESULT,
@@ -229,7 +229,7 @@ class TestFull:
         """Leases hold in a full store, and submits are saved."""
         [claim] = await bench.work.begin_submit(ACME, 1)
         assert await bench.work.renew([claim.lease]) == []
-        await bench.work.release([claim.lease])
+        await bench.work.release([Release(claim.lease)])
         [claim] = await bench.work.begin_submit(ACME, 1)
         await bench.work.save([saved_submission(claim.lease, "up-1", 0)])
 

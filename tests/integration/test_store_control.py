@@ -10,7 +10,7 @@ from relay.core.errors import Conflict, NotFound, NotRedeliverable
 from relay.core.model import BatchId, Delivery, DeliveryStatus, Job, JobId, JobStatus
 from relay.core.store.queries import COMBINATIONS
 from relay.core.store.records import pack_result
-from relay.core.store.work import Refused, saved_attempt, saved_outcome, saved_submission
+from relay.core.store.work import Refused, Release, saved_attempt, saved_outcome, saved_submission
 from tests.integration.store_harness import (
     ACME,
     FAILURE,
@@ -119,7 +119,7 @@ class TestCancel:
         job = await bench.accept()
         [claim] = await bench.work.begin_submit(ACME, 10)
         await bench.store.cancel(ACME, job.id)
-        await bench.work.release([claim.lease], patient=True)
+        await bench.work.release([Release(claim.lease, patient=True)])
         assert await bench.places(job.id) == ["due:purge"]
 
     async def test_an_outcome_stands(self, bench: Bench) -> None:

@@ -40,6 +40,7 @@ from relay.core.store.work import (
     DeliverClaim,
     Lease,
     PollClaim,
+    Release,
     Save,
     Saved,
     SubmitClaim,
@@ -280,7 +281,7 @@ class StoreMachine(RuleBasedStateMachine):
     def release(self, number: int, delay_ms: int) -> None:
         """A worker gives back what it has not begun."""
         held = self.held.pop(number % len(self.held))
-        self.run(held.worker.release([held.claim.lease], delay_ms=delay_ms))
+        self.run(held.worker.release([Release(held.claim.lease, delay_ms=delay_ms)]))
 
     @rule()
     def renew(self) -> None:

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from relay.core.model import AttemptOutcome, BatchId, DeliveryStatus, EventType, Job, JobStatus
-from relay.core.store.work import Carried, Saved, saved_attempt, saved_outcome
+from relay.core.store.work import Carried, Release, Saved, saved_attempt, saved_outcome
 from tests.integration.store_harness import (
     ACME,
     FAILURE,
@@ -155,11 +155,11 @@ async def test_released_claims_give_way(bench: Bench) -> None:
     """A claim that is given back, for a while as for an unknown client, lets parked ones go before it."""
     await bench.announced(4, destination=DEAD)
     claims = await bench.work.begin_deliver(10)
-    await bench.work.release([claim.lease for claim in claims], delay_ms=30_000)
+    await bench.work.release([Release(claim.lease, delay_ms=30_000) for claim in claims])
     assert await parked(bench) == 0
     others = await bench.work.begin_deliver(10)
     assert len(others) == 2
-    await bench.work.release([claim.lease for claim in others], delay_ms=30_000)
+    await bench.work.release([Release(claim.lease, delay_ms=30_000) for claim in others])
     await bench.check()
     assert await bench.work.begin_deliver(10) == []
     await bench.let_pass(30)
@@ -172,7 +172,7 @@ async def test_a_lease_lost_with_a_permit_that_ran_out(bench: Bench) -> None:
     paused = await bench.work.begin_deliver(10)
     await bench.let_pass(LEASE_S)
     assert len(await bench.other.begin_deliver(10)) == 2
-    await bench.work.release([paused[0].lease])
+    await bench.work.release([Release(paused[0].lease)])
     await bench.work.save([delivered(paused[1])])
     assert (await parked(bench), await under_way(bench)) == (2, 2)
     await bench.let_pass(LEASE_S)

@@ -24,6 +24,7 @@ from relay.core.store.work import (
     DeliverClaim,
     Lease,
     Refused,
+    Release,
     Save,
     Saved,
     saved_outcome,
@@ -142,11 +143,11 @@ class TestClaimingSubmits:
         await bench.accept(deadline_s=3_600)
         await bench.let_pass(901)
         [claim] = await bench.work.begin_submit(ACME, 10, overdue=True)
-        await bench.work.release([claim.lease], patient=True)
+        await bench.work.release([Release(claim.lease, patient=True)])
         assert await bench.work.begin_submit(ACME, 10, overdue=True) == []
         [due] = await bench.work.begin_submit(ACME, 10)
         assert (due.tries, due.was_ambiguous) == (1, False)
-        await bench.work.release([due.lease])
+        await bench.work.release([Release(due.lease)])
         await bench.let_pass(2_700)
         assert len(await bench.work.begin_submit(ACME, 10, overdue=True)) == 1
 
@@ -515,7 +516,7 @@ class TestRenewAndRelease:
         """Releasing undoes the note and the count of submits, and the job is due at once."""
         await bench.accept()
         [claim] = await bench.work.begin_submit(ACME, 1)
-        await bench.work.release([claim.lease])
+        await bench.work.release([Release(claim.lease)])
         [again] = await bench.other.begin_submit(ACME, 1)
         assert (again.tries, again.was_ambiguous) == (1, False)
         assert "ambiguous" not in await account(bench)
@@ -526,7 +527,7 @@ class TestRenewAndRelease:
         await bench.work.begin_submit(ACME, 1)
         await bench.let_pass(LEASE_S)
         [claim] = await bench.other.begin_submit(ACME, 1)
-        await bench.other.release([claim.lease])
+        await bench.other.release([Release(claim.lease)])
         [again] = await bench.other.begin_submit(ACME, 1)
         assert (again.tries, again.was_ambiguous) == (2, True)
         assert (await account(bench))["ambiguous"] == 1
@@ -535,7 +536,7 @@ class TestRenewAndRelease:
         """Releasing undoes the number of the attempt and gives the permit back."""
         [job] = await bench.announced()
         [claim] = await bench.work.begin_deliver(1)
-        await bench.work.release([claim.lease], delay_ms=30_000)
+        await bench.work.release([Release(claim.lease, delay_ms=30_000)])
         assert await bench.raw.exists("relay:flight:acme/hooks.example:443") == 0
         assert await bench.work.begin_deliver(1) == []
         await bench.let_pass(30)
@@ -547,9 +548,9 @@ class TestRenewAndRelease:
         """Releasing twice, or what another holds by now, changes nothing."""
         await bench.accept()
         [claim] = await bench.work.begin_submit(ACME, 1)
-        await bench.work.release([claim.lease])
+        await bench.work.release([Release(claim.lease)])
         [other] = await bench.other.begin_submit(ACME, 1)
-        await bench.work.release([claim.lease])
+        await bench.work.release([Release(claim.lease)])
         await bench.work.release([])
         assert await bench.other.renew([other.lease]) == []
 

@@ -3,13 +3,15 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from urllib.parse import urlsplit
 
 import pytest
 import structlog
 
 from relay.core.errors import StoreUnavailable
-from relay.core.store.work import Lease, Refused, Save, Saved, saved_poll
-from tests.integration.store_harness import ACME, Bench
+from relay.core.store.work import Lease, Refused, Save, Saved, WorkStore, saved_poll
+from tests.faults.proxy import Command, Fate, StoreProxy, script
+from tests.integration.store_harness import ACME, Bench, make_settings
 from tests.processes import until
 from worker.runner import Kind, StepRunner
 from worker.saver import Saver
@@ -40,7 +42,7 @@ async def fixture_runner(bench: Bench) -> AsyncIterator[StepRunner]:
     ("error", "level", "event"),
     [
         (ValueError("a secret that the message quotes"), "error", "step failed"),
-        (StoreUnavailable("the store is unreachable"), "warning", "step given up: the store is away"),
+        (StoreUnavailable("the store is unreachable"), "warning", "step given up: the store is out of reach"),
     ],
 )
 async def test_a_step_that_fails_frees_its_slot(runner: StepRunner, error: Exception, level: str, event: str) -> None:
@@ -170,3 +172,37 @@ async def test_saves_wait_for_nobody_who_has_gone(bench: Bench) -> None:
             await asyncio.sleep(0.02)
     running.cancel()
     assert (await bench.job(claim.lease.id)).client == ACME
+
+
+async def test_releases_wait_for_the_store_and_share_a_trip(bench: Bench) -> None:
+    """What is given back while the store is out of reach is given back when it is there, all in one script."""
+    for _ in range(20):
+        await bench.accept()
+    await bench.submit_all()
+    [*claims] = await bench.work.begin_poll(20)
+    seen: list[int] = []
+
+    def never(command: Command) -> Fate:
+        if not script("release")(command):
+            return Fate.PASS
+        # What comes before each job's id, token, delay and patience.
+        seen.append((len(command) - 5) // 4)
+        return Fate.CUT_BEFORE
+
+    url = urlsplit(bench.settings.redis_url)
+    async with StoreProxy(url.port or 6379).running() as proxy:
+        proxy.rule = never
+        far = await WorkStore.connect(make_settings(url._replace(netloc=f"127.0.0.1:{proxy.port}").geturl()))
+        saver = Saver(far)
+        running = asyncio.create_task(saver.run())
+        releases = [asyncio.create_task(saver.release(claim.lease, delay_ms=60_000)) for claim in claims]
+        await until(lambda: len(seen) > 3, 10, lambda: str(seen))
+        assert set(seen) == {20}, "not together"
+        assert not any(release.done() for release in releases)
+        proxy.heal()
+        async with asyncio.timeout(10):
+            await asyncio.gather(*releases)
+        running.cancel()
+        await far.close()
+    for claim in claims:
+        assert "tok" not in await bench.record(claim.lease.id)

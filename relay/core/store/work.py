@@ -73,6 +73,18 @@ class Lease:
 
 
 @dataclass(frozen=True, slots=True)
+class Release:
+    """A claim that was not begun, to be given back and due after `delay_ms`. Nothing may have been sent.
+
+    `patient` lets a submit wait past its submit window, until its deadline.
+    """
+
+    lease: Lease
+    delay_ms: int = 0
+    patient: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class SubmitClaim:
     """A job to submit."""
 
@@ -436,14 +448,12 @@ class WorkStore(Intake):
             lost += [lease for lease, alive in zip(chunk, answers, strict=True) if not alive]
         return lost
 
-    async def release(self, leases: Iterable[Lease], *, delay_ms: int = 0, patient: bool = False) -> None:
-        """Give back what was claimed and not begun, due after `delay_ms`. Nothing may have been sent.
-
-        `patient` lets a submit wait past its submit window, until its deadline. Raises StoreUnavailable.
-        """
-        args = [part for lease in leases for part in (lease.id, lease.token, delay_ms, int(patient))]
+    async def release(self, releases: Sequence[Release]) -> list[None]:
+        """Give claims back; a repeat does nothing. Returns an answer for each. Raises StoreUnavailable."""
+        args = [part for one in releases for part in (one.lease.id, one.lease.token, one.delay_ms, int(one.patient))]
         if args:
             await self._db.run("release", self._permits, *args)
+        return [None] * len(releases)
 
     # Learning.
 
