@@ -97,6 +97,15 @@ REFUSED = [
     ("http://wiki.corp/", "private network"),
     ("http://wiki.intranet/", "private network"),
     ("http://x.localdomain/", "private network"),
+    ("http://x.cluster.local/", "private network"),
+    ("http://nas.home/", "private network"),
+    ("http://hook.default.svc/", "private network"),
+    ("http://router/", "private network"),
+    ("http://ROUTER./", "private network"),
+    ("http://instance-data/", "private network"),
+    ("http://com/", "private network"),
+    ("http://svc/", "private network"),
+    ("http://b\u00fccher/", "private network"),
     ("http://broadcasthost/", "private network"),
     ("http://ip6-allnodes/", "private network"),
     ("http://1.0.0.127.in-addr.arpa/", "private network"),
@@ -106,6 +115,9 @@ REFUSED = [
     ("http://./", "empty part"),
     ("http://" + "a" * 64 + ".com/", "1 to 63"),
     ("http://" + "a." * 130 + "com/", "253"),
+    ("http://-/", "without a letter"),
+    ("http://--.example.com/", "without a letter"),
+    ("http://_/", "without a letter"),
     ("http://exa!mple.com/", "1 to 63"),
     ("http://exa,mple.com/", "1 to 63"),
     ("http://*.example.com/", "1 to 63"),
@@ -120,6 +132,11 @@ REFUSED = [
     ("http://b\u00fccher\uff0elocal/", "1 to 63"),
     ("http://a\u2100b.com/", "internationalised"),
     ("http://\u2603.net/", "internationalised"),
+    ("http://xn--/", "internationalised"),
+    ("http://xn--.example.com/", "internationalised"),
+    ("http://xn--a/", "internationalised"),
+    ("http://XN--localhost-/", "internationalised"),
+    ("http://xn--99999999.example.com/", "internationalised"),
     # Numbers that are not addresses, or old spellings of them.
     ("http://2130706433/", "looks like a number"),
     ("http://0177.0.0.1/", "looks like a number"),
@@ -176,6 +193,8 @@ def test_refused_urls_say_what_is_wrong(raw: str, fault: str) -> None:
         ("https://b\u00fccher.example/", "xn--bcher-kva.example:443", "https://xn--bcher-kva.example/"),
         ("https://B\u00dcCHER.example/", "xn--bcher-kva.example:443", "https://xn--bcher-kva.example/"),
         ("https://xn--bcher-kva.example/", "xn--bcher-kva.example:443", "https://xn--bcher-kva.example/"),
+        ("https://xn--fuball-cta.example/", "xn--fuball-cta.example:443", "https://xn--fuball-cta.example/"),
+        ("https://xn--i-7iq.example/", "xn--i-7iq.example:443", "https://xn--i-7iq.example/"),
         ("https://my_host-1.example.com/", "my_host-1.example.com:443", "https://my_host-1.example.com/"),
         ("https://1a.example.com?x=1", "1a.example.com:443", "https://1a.example.com/?x=1"),
         ("https://localhost.example.com/", "localhost.example.com:443", "https://localhost.example.com/"),
@@ -235,6 +254,22 @@ def test_loopback_is_usable_where_it_is_allowed(host: str) -> None:
 @pytest.mark.parametrize("host", ["10.0.0.1", "[::ffff:10.0.0.1]", "printer.local", "127.1", "2130706433"])
 def test_allowed_loopback_opens_nothing_else(host: str) -> None:
     """Other private hosts, and odd spellings of loopback, stay refused."""
+    with pytest.raises(RefusedUrl):
+        parse_callback_url(f"http://{host}/", LOOPBACK)
+
+
+@pytest.mark.parametrize("host", ["hook", "hook:8000", "hook.default.svc"])
+def test_names_of_an_own_network_need_one_that_is_allowed(host: str) -> None:
+    """Where some private network is let through, the address decides on a service's short name."""
+    policy = UrlPolicy(allowed_networks=(ipaddress.ip_network("172.18.0.0/16"),))
+    assert parse_callback_url(f"http://{host}/", policy).host == host.partition(":")[0]
+    with pytest.raises(RefusedUrl, match="private network"):
+        parse_callback_url(f"http://{host}/", POLICY)
+
+
+@pytest.mark.parametrize("host", ["-", "xn--", "instance-data.internal", "hook.default.svc.cluster.local"])
+def test_an_allowed_network_makes_no_other_name_fit(host: str) -> None:
+    """What is no name, and what is refused by its ending, stays refused."""
     with pytest.raises(RefusedUrl):
         parse_callback_url(f"http://{host}/", LOOPBACK)
 

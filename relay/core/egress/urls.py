@@ -37,12 +37,17 @@ _INNER_DOMAINS = (
     *("local", "internal", "localdomain", "localdomain4", "localdomain6", "lan", "home.arpa", "home", "corp"),
     *("intranet", "private", "in-addr.arpa", "ip6.arpa"),
 )
+#: Services of a Kubernetes cluster, by the name that its search list completes.
+_CLUSTER_SUFFIX = ".svc"
 
 _URL = re.compile(r"(?P<scheme>[A-Za-z]+)://(?P<authority>[^/?#]*)(?P<path>[^?#]*)(?:\?(?P<query>[^#]*))?", re.DOTALL)
 #: White space of every script, C0 and C1 controls, lone surrogates.
 _UNFIT = re.compile(r"[\s\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _PORT = re.compile(r"[0-9]{1,5}")
 _LABEL = re.compile(r"[a-z0-9_-]{1,63}")
+_CHARACTER = re.compile(r"[a-z0-9]")
+#: What international labels begin with in ASCII (RFC 5890, 2.3.2.5).
+_ACE = "xn--"
 #: WHATWG URL, "ends in a number": a resolver may take such a host for an address in some old spelling.
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 #: Everything visible in ASCII goes out as it came; only what is not ASCII has to be encoded.
@@ -199,11 +204,24 @@ def _ascii_label(label: str) -> str:
             raise RefusedUrl("The host name is not a valid internationalised name.") from None
         # Circled or full-width digits and letters, soft hyphens and foreign dots all fold into plain ASCII: a name
         # that reads as another. Real international labels become xn--….
-        if not encoded.startswith("xn--"):
+        if not encoded.startswith(_ACE):
             raise RefusedUrl("The host name must be written with plain letters, digits and dots.")
     if not _LABEL.fullmatch(encoded):
         raise RefusedUrl("The host name has a part that is not 1 to 63 letters, digits, hyphens or underscores.")
+    if not _CHARACTER.search(encoded):
+        raise RefusedUrl("The host name has a part without a letter or digit.")
+    if encoded.startswith(_ACE) and not _is_international(encoded.removeprefix(_ACE)):
+        raise RefusedUrl("The host name is not a valid internationalised name.")
     return encoded
+
+
+def _is_international(encoded: str) -> bool:
+    """Whether this stands for a label that is not ASCII, as what follows `xn--` must."""
+    try:
+        label = encoded.encode("ascii").decode("punycode")
+    except UnicodeError:
+        return False
+    return label.isprintable() and not label.isascii()
 
 
 def _check_name(name: str, allowed: Sequence[Network]) -> None:
@@ -211,6 +229,10 @@ def _check_name(name: str, allowed: Sequence[Network]) -> None:
         if not allowed_loopback(allowed):
             raise RefusedUrl("The host is a name of the relay's own machine.")
     elif name in _INNER_NAMES or any(name == domain or name.endswith("." + domain) for domain in _INNER_DOMAINS):
+        raise RefusedUrl("The host is a name that is valid only inside a private network.")
+    elif not allowed and ("." not in name or name.endswith(_CLUSTER_SUFFIX)):
+        # Completed by a search list, or known to one network only. Where the operator lets some of it through, as for
+        # the services of a compose file, the addresses decide.
         raise RefusedUrl("The host is a name that is valid only inside a private network.")
 
 
