@@ -210,7 +210,7 @@ CALLS: tuple[Call, ...] = (
                 },
             )
         },
-        problems=_CLIENT,
+        problems=(*_CLIENT, "invalid_request"),
         parameters=[
             _header("Last-Event-ID", {"type": "string"}, "Resume after this event, which browsers do by themselves.")
         ],

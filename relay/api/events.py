@@ -10,6 +10,7 @@ from aiohttp import web
 from relay.api.answers import store_of
 from relay.api.context import EVENTS, HELD, LIMITS, METRICS
 from relay.api.hub import Subscription
+from relay.api.parameters import Query
 from relay.core.settings import Client
 from relay.core.store import EventRecord
 from relay.core.wire import encode, iso
@@ -24,6 +25,7 @@ log = structlog.get_logger(component="events")
 
 async def stream(request: web.Request, client: Client) -> web.StreamResponse:
     """`GET /v1/events`: new events, or those after `Last-Event-ID`, until either side hangs up."""
+    Query(request, ()).check()
     store = store_of(request)
     response = web.StreamResponse(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
     response.content_type = "text/event-stream"

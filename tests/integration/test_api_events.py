@@ -125,6 +125,15 @@ async def test_reset(relay_client: RelayClient) -> None:
             assert (await stream.next())["data"]["id"] == job_id
 
 
+async def test_unknown_parameters(relay_client: RelayClient) -> None:
+    """A parameter is refused, so that one that was meant to resume or to filter does not go unheard."""
+    for method in ("GET", "HEAD"):
+        reply = await relay_client.call(method, "/v1/events?last_event_id=1-1&x=1")
+        assert reply.status == 422
+    reply = await relay_client.call("GET", "/v1/events?last_event_id=1-1&x=1")
+    assert (reply.code, reply.faults) == ("invalid_request", [("parameter", "last_event_id"), ("parameter", "x")])
+
+
 async def test_pings(relay_client: RelayClient) -> None:
     """A quiet stream has a comment now and then."""
     async with open_stream(relay_client) as stream:
