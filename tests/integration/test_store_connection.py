@@ -329,6 +329,19 @@ class TestStrict:
                         pass
                 assert any("appendfsync always" in line["event"] for line in lines) is warned
 
+    async def test_a_setting_that_cannot_be_read_is_told_as_that(self, synced_url: str) -> None:
+        """Where the store keeps its settings to itself, the warning does not claim to know them."""
+        with redis.Redis.from_url(synced_url) as client:
+            client.config_set("appendfsync", "always")
+            client.execute_command("ACL", "SETUSER", "relay", "on", ">secret", "~*", "+@all", "-config|get")
+        url = synced_url.replace("://", "://relay:secret@")
+        with structlog.testing.capture_logs() as lines:
+            store = await Store.connect(make_settings(url, durability="strict"))
+        await store.close()
+        [line] = [line for line in lines if "appendfsync always" in line["event"]]
+        assert line["event"].endswith("could not be read")
+        assert "appendfsync" not in line
+
     async def test_no_sync_no_acceptance(self, synced_url: str) -> None:
         """Where the sync does not come in time, or cannot, the caller is told that it is not known."""
         with redis.Redis.from_url(synced_url) as client:

@@ -1,6 +1,7 @@
-"""A store that is not there: at the start, and in the middle of the work."""
+"""A store that is not there, at the start or in the middle of the work, or that grants few rights."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,13 @@ import structlog
 from aiohttp import web
 
 from relay.core.model import DeliveryStatus, JobStatus
+from tests.integration.conftest import run_relay
 from tests.integration.store_harness import make_settings
 from tests.integration.worker_harness import FAST, Rig, Worker, eventually, started
 from tests.integration.worker_peers import Asked, Upstream, done
 from tests.processes import StoreProcess, free_port, until
+
+OPERATIONS = Path(__file__).parents[2] / "docs" / "operations.md"
 
 
 @pytest.fixture(name="own_store")
@@ -108,3 +112,22 @@ async def test_a_full_store_is_worked_off(own_store: StoreProcess) -> None:
             for job in jobs:
                 assert (await rig.settled(job)).delivery.status is DeliveryStatus.DELIVERED
     assert (len(upstream.submits), len(rig.inbox.received)) == (5, 5)
+
+
+async def test_the_rights_that_are_documented_suffice(own_store: StoreProcess) -> None:
+    """A user with the rights of docs/operations.md is refused nothing that the services ask for."""
+    own_store.appendfsync = "always"
+    await asyncio.to_thread(own_store.start)
+    found = re.search(r"^user relay on >… (.+)$", OPERATIONS.read_text(), re.MULTILINE)
+    assert found is not None
+    url = own_store.url.replace("://", "://relay:secret@")
+    async with Upstream().serving() as upstream, Rig.open(own_store.url, upstream.url) as rig:
+        await rig.bench.raw.execute_command("ACL SETUSER", "relay", "on", ">secret", *found[1].split())
+        with structlog.testing.capture_logs() as lines:
+            async with rig.working(redis_url=url, durability="strict"), run_relay(url, durability="strict") as relay:
+                assert (await rig.settled(await rig.accept())).delivery.status is DeliveryStatus.DELIVERED
+                assert (await relay.submit()).status == 202
+                assert (await relay.call("GET", "/v1/jobs")).status == 200
+                assert (await relay.call("GET", "/readyz")).status == 200
+        assert not is_said(lines, "appendfsync")
+        assert await rig.bench.raw.execute_command("ACL LOG") == []

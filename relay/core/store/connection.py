@@ -135,10 +135,12 @@ class Connection:
     async def _warn_of_early_confirmation(self) -> None:
         """Say so where WAITAOF may confirm what is not on the disk yet (docs/reliability.md, "Not promised")."""
         try:
-            policy = (await self.call(lambda: self.redis.config_get("appendfsync"))).get("appendfsync", "")
+            policy = (await self.call(lambda: self.redis.config_get("appendfsync"))).get("appendfsync")
         except redis_errors.ResponseError:  # not every store lets its settings be read
-            policy = "unknown"
-        if policy != "always":
+            policy = None
+        if policy is None:
+            log.warning("strict is certain with appendfsync always only, and that setting could not be read")
+        elif policy != "always":
             log.warning("strict is certain with appendfsync always only", appendfsync=policy)
 
     async def close(self) -> None:
