@@ -94,6 +94,26 @@ class Batches:
         if self._claims:
             await asyncio.wait(self._claims, timeout=timeout_s)
 
+    async def give_back_unanswered(self, timeout_s: float) -> None:
+        """While stopping, ask once more for claims that had no answer, and give back what they hold.
+
+        Nobody works on that here, and elsewhere it would be taken for something that was begun.
+        """
+        store = self._context.store
+        try:
+            async with asyncio.timeout(timeout_s):
+                for client in store.unanswered(Kind.SUBMIT):
+                    await self._given_back(claim.lease for claim in await store.begin_submit(ClientName(client), 0))
+                for client in store.unanswered("overdue"):
+                    again = await store.begin_submit(ClientName(client), 0, overdue=True)
+                    await self._given_back(claim.lease for claim in again)
+                if store.unanswered(Kind.POLL):
+                    await self._given_back(claim.lease for claim in await store.begin_poll(0))
+                if store.unanswered(Kind.DELIVER):
+                    await self._given_back(claim.lease for claim in await store.begin_deliver(0))
+        except (StoreUnavailable, TimeoutError) as error:
+            log.warning("claims not given back", reason=str(error) or "it took too long")
+
     async def _repeat(self, kind: Kind, claim: Callable[[int], Coroutine[None, None, int]]) -> None:
         loop = asyncio.get_running_loop()
         until = loop.time() + _TASK_S

@@ -89,6 +89,7 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
         pumping.cancel()
         await runtime.stop(min(_BATCH_WAIT_S, settings.stop_grace_s))
         await batches.settle(ends_s - asyncio.get_running_loop().time())
+        await batches.give_back_unanswered(min(_BATCH_WAIT_S, ends_s - asyncio.get_running_loop().time()))
         left = await runner.drain(ends_s - asyncio.get_running_loop().time())
         log.info("worker stopped", cut_off=left)
     for task in tasks:

@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+import redis.asyncio as redis
+
 from relay.core.store.connection import SCRIPTS
 
 Command = Sequence[bytes]
@@ -73,6 +75,13 @@ def script(name: str) -> Callable[[Command], bool]:
         return len(command) > 1 and command[0].upper() == b"EVALSHA" and command[1] == sha
 
     return about
+
+
+async def load_scripts(url: str) -> None:
+    """Let the store know every script: the first call of one that it does not know is answered, and not carried out."""
+    async with redis.from_url(url) as store:  # type: ignore[no-untyped-call]  # the driver's
+        for source in SCRIPTS.values():
+            await store.script_load(source)
 
 
 def named(*names: str) -> Callable[[Command], bool]:

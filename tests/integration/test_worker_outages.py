@@ -5,12 +5,14 @@ import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import structlog
 from aiohttp import web
 
 from relay.core.model import DeliveryStatus, JobStatus
+from tests.faults.proxy import Fate, Once, StoreProxy, load_scripts, script
 from tests.integration.conftest import run_relay
 from tests.integration.store_harness import make_settings
 from tests.integration.worker_harness import FAST, Rig, Worker, eventually, started
@@ -131,3 +133,26 @@ async def test_the_rights_that_are_documented_suffice(own_store: StoreProcess) -
                 assert (await relay.call("GET", "/readyz")).status == 200
         assert not is_said(lines, "appendfsync")
         assert await rig.bench.raw.execute_command("ACL LOG") == []
+
+
+@pytest.mark.parametrize("name", ["begin_submit", "begin_poll", "begin_deliver"])
+async def test_a_claim_without_an_answer_is_given_back_at_the_end(store_url: str, name: str) -> None:
+    """A worker that is stopped before it could ask again leaves nothing under a lease, and nothing that looks begun."""
+    async with (
+        StoreProxy(urlsplit(store_url).port or 6379).running() as proxy,
+        Upstream().serving() as upstream,
+        Rig.open(store_url, upstream.url, callback_schedule="0.2", lease_s=60, store_timeout_s=1) as rig,
+    ):
+        await load_scripts(store_url)
+        proxy.rule = Once(script(name), Fate.STALL_AFTER)
+        async with rig.working(redis_url=urlsplit(store_url)._replace(netloc=f"127.0.0.1:{proxy.port}").geturl()):
+            job = await rig.accept()
+            await until(lambda: proxy.withheld > 0, 10, lambda: f"{name} was not called")
+        record = await rig.bench.record(job.id)
+        assert {"tok", "le", "amb", "oa"} & record.keys() == set()
+        assert (record.get("sub", "0"), record.get("a", "0")) == ("0" if name == "begin_submit" else "1", "0")
+        async with rig.working():
+            ended = await rig.settled(job)
+        assert (ended.delivery.status, ended.delivery.attempts) == (DeliveryStatus.DELIVERED, 1)
+        assert "ambiguous" not in await rig.account()
+    assert len(upstream.submits) == 1
