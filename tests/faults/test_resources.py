@@ -14,6 +14,7 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+import redis.asyncio as redis
 
 from tests.faults.account import (
     LEASE_S,
@@ -91,26 +92,53 @@ async def answers_again(system: System, timeout_s: float) -> None:
         await asyncio.sleep(0.1)
 
 
-async def test_no_descriptors_left_in_the_relay(tmp_path: Path) -> None:
-    """With all descriptors taken by idle connections the relay lives, refuses in bounded time, and recovers."""
+async def is_taken_by_nobody(system: System) -> None:
+    """A new connection to the relay is not answered."""
+    with pytest.raises((aiohttp.ClientError, TimeoutError)):
+        async with (
+            aiohttp.ClientSession(trust_env=False) as http,
+            http.get(f"{system.relay_url}/healthz", timeout=aiohttp.ClientTimeout(total=1)),
+        ):
+            raise AssertionError("answered: the descriptors were not used up")
+
+
+async def test_idle_connections_take_all_descriptors_of_the_relay(tmp_path: Path) -> None:
+    """With all descriptors taken by idle connections the relay serves those that it knows, lives, and recovers."""
     async with System(tmp_path, QUICK, UPSTREAM).running() as system:
         load = Load(system)
         async with load.coming(clients=2, pause_s=0.1, most=10):
             await load.goes_on(by=10, timeout_s=10)
         with few_descriptors(system.relay, 10):
             async with idle_connections(system.relay_port, 60):
-                # Kept-alive connections are served, and whoever comes anew is not kept waiting for ever.
-                status, _ = await system.call("GET", "/v1/jobs")
-                assert status in (200, 503)
-                with pytest.raises((aiohttp.ClientError, TimeoutError)):
-                    async with (
-                        aiohttp.ClientSession(trust_env=False) as http,
-                        http.get(f"{system.relay_url}/healthz", timeout=aiohttp.ClientTimeout(total=1)),
-                    ):
-                        raise AssertionError("answered: the descriptors were not used up")
+                assert (await system.call("GET", "/v1/jobs"))[0] == 200
+                await is_taken_by_nobody(system)
                 assert system.relay.is_running()
             # The limit stands; only the connections are gone.
             await answers_again(system, 5)
+        await load.one()
+        await system.callbacks(len(load.accepted), LEASE_S + 10)
+        check_callbacks(system, load.accepted.values())
+
+
+async def test_no_descriptor_for_the_store_left_in_the_relay(tmp_path: Path) -> None:
+    """A relay that can open no connection to the store says 503 in bounded time; with descriptors it goes on."""
+    async with System(tmp_path, QUICK, UPSTREAM).running() as system, redis.Redis(port=system.store.port) as store:
+        load = Load(system)
+        await load.one()
+        with no_descriptors(system.relay):
+            # This test's own connection to the relay stays; those of the relay to the store go, and none comes.
+            await store.client_kill_filter(_type="normal", skipme=True)
+            body = {"scraper": "chatgpt", "prompt": "refused", "callback_url": f"{system.inbox_url}/hook"}
+            for method, sent in (("GET", None), ("POST", body)) * 3:
+                began = time.monotonic()
+                async with system.http.request(method, "/v1/jobs", json=sent) as response:
+                    problem = await response.json()
+                    assert (response.status, problem["code"]) == (503, "store_unavailable")
+                    assert int(response.headers["Retry-After"]) >= 1
+                assert time.monotonic() - began < 3
+            await is_taken_by_nobody(system)
+            assert system.relay.is_running()
+        await answers_again(system, 5)
         await load.one()
         await system.callbacks(len(load.accepted), LEASE_S + 10)
         check_callbacks(system, load.accepted.values())
