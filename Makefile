@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 LOCKS := requirements/build.txt requirements/dev.txt requirements/runtime.txt
+BENCH_STAMP := $(VENV)/.bench-installed
 
 # The first Python on the PATH that is new enough; `make PYTHON=/path/to/python3` names another.
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
@@ -54,14 +55,15 @@ check: $(STAMP) ## Check formatting, lint, types, imports, lock files and known 
 	$(BIN)/pytest --quiet tests/unit/test_lock_files.py
 	$(BIN)/python .ci/audit.py
 
-bench: $(STAMP) ## Measure; prints a table
+bench: $(BENCH_STAMP) ## Measure, in about ten minutes; `ARGS='cost --json FILE'` for one, and as JSON too
 	@$(BIN)/python -m bench $(ARGS)
 
 fmt: $(STAMP) ## Format, and mend what a linter can mend
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
-# dev.txt holds everything; the other two are parts of it, at the same versions. Pins stay unless asked:
+# dev.txt holds everything that runs, tests and builds; build.txt and runtime.txt are parts of it, at the same versions,
+# and bench.txt is what `make bench` has beyond it. Pins stay unless asked:
 # `make lock ARGS=--upgrade`, or `ARGS='--upgrade-package aiohttp'`.
 UV_COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --no-header --annotation-style line
@@ -69,13 +71,19 @@ lock: $(STAMP) ## Write the lock files anew from pyproject.toml
 	$(UV_COMPILE) $(ARGS) --extra dev --group test pyproject.toml --output-file requirements/dev.txt
 	$(UV_COMPILE) --constraints requirements/dev.txt pyproject.toml --output-file requirements/runtime.txt
 	$(UV_COMPILE) --constraints requirements/dev.txt --group build --output-file requirements/build.txt
-	@sed -i.old -E 's/-c [^ ,]+, //; s/, -c [^ ,]+//' requirements/runtime.txt requirements/build.txt
+	$(UV_COMPILE) --constraints requirements/dev.txt --group bench --output-file requirements/bench.txt
+	@sed -i.old -E 's/-c [^ ,]+, //; s/, -c [^ ,]+//' requirements/runtime.txt requirements/build.txt requirements/bench.txt
 	@rm -f requirements/*.old
 
 clean: ## Remove caches, reports and build results; not .venv, nor what `dev` keeps
 	rm -rf .coverage .coverage.* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache \
 		.schemathesis dist htmlcov *.egg-info
 	find relay worker tests $(wildcard bench examples) -name __pycache__ -prune -exec rm -rf {} +
+
+$(BENCH_STAMP): $(STAMP) requirements/bench.txt
+	@echo 'Installing what the benchmarks compare with'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --requirement requirements/bench.txt
+	@touch $@
 
 # Made once, and anew when a lock file or pyproject.toml changes.
 $(STAMP): $(LOCKS) pyproject.toml

@@ -34,10 +34,10 @@ def spec_of(number: int) -> JobSpec:
     return JobSpec("chatgpt", prompt, "US", 300, bypass_cache=False, deadline_s=86_400, callback=callback)
 
 
-async def accept(store: Store, jobs: int) -> None:
+async def accept(store: Store, jobs: int, client: ClientName = _CLIENT) -> None:
     """Jobs that wait."""
     for start in range(0, jobs, _BATCH):
-        admission = Admission(_CLIENT, 10**9, 10**9, 10**9, None, "0")
+        admission = Admission(client, 10**9, 10**9, 10**9, None, "0")
         await store.accept_batch(admission, [spec_of(start + n) for n in range(min(_BATCH, jobs - start))], None)
 
 

@@ -17,12 +17,15 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from bench.findings import Findings
 from bench.latencies import LOGNORMALS, OTHERS, InputError, Job, draw_jobs, read_jobs
 from bench.polling import Replayed, learn, replay, replay_online
 from relay.core.polling import ENOUGH_JOBS, Aim, Limits, Match, Schedule, learn_schedule
 
 _FIXED = "fixed"
 _DRAWN_JOBS = 2_500
+_INTERVAL_S, _FLOOR_S = 3.0, 1.0
+_LEARN_FROM = 500
 _AIMS: Mapping[str, Aim] = {"as many polls": Match.POLLS, "as late": Match.LATENESS}
 
 
@@ -64,14 +67,23 @@ def _ratio(value: float, base: float) -> str:
     return f"{value / base:.2f}" if base > 0 else "-"
 
 
-def _medians(found: Sequence[Mapping[str, Replayed]]) -> Table:
-    table = Table("way to poll", "polls", "lateness", "p99 s", title="medians of the lognormals' ratios to fixed")
+def _medians(found: Sequence[Mapping[str, Replayed]]) -> Findings:
+    rows, figures = [], {}
     for way in found[0]:
         polls = statistics.median(each[way].polls_per_job / each[_FIXED].polls_per_job for each in found)
         late = statistics.median(each[way].mean_late_s / each[_FIXED].mean_late_s for each in found)
         p99_s = statistics.median(each[way].p99_late_s for each in found)
-        table.add_row(way, f"{polls:.2f}", f"{late:.2f}", f"{p99_s:.2f}")
-    return table
+        rows.append((way, f"{polls:.2f}", f"{late:.2f}", f"{p99_s:.2f}"))
+        figures[way] = {"polls_ratio": polls, "lateness_ratio": late, "p99_s": p99_s}
+    title = "polling: medians of the lognormals' ratios to the fixed interval"
+    return Findings(title, ("way to poll", "polls", "lateness", "p99 s"), rows, figures)
+
+
+async def run() -> Findings:
+    """The summary, on made-up latencies: nothing is sent or waited for."""
+    limits = Limits.of(floor_s=_FLOOR_S, interval_s=_INTERVAL_S)
+    jobs = [draw_jobs(LOGNORMALS[name], _DRAWN_JOBS, seed=1, spacing_s=0.5) for name in LOGNORMALS]
+    return _medians([compare(one, limits, _AIMS, _LEARN_FROM) for one in jobs])
 
 
 def _positive(text: str) -> float:
@@ -93,12 +105,14 @@ def _count(text: str) -> int:
 def _arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench.replay", description=__doc__)
     parser.add_argument("file", nargs="?", type=Path, metavar="FILE")
-    parser.add_argument("--fixed", type=_positive, default=3.0, help="the fixed interval, in seconds")
-    parser.add_argument("--floor", type=_positive, default=1.0, help="no two polls are closer, in seconds")
+    parser.add_argument("--fixed", type=_positive, default=_INTERVAL_S, help="the fixed interval, in seconds")
+    parser.add_argument("--floor", type=_positive, default=_FLOOR_S, help="no two polls are closer, in seconds")
     parser.add_argument(
         "--lambda", dest="worth_s", type=_positive, help="seconds of lateness that one poll is worth; else both matches"
     )
-    parser.add_argument("--learn-from", type=_count, default=500, help="the first so many jobs are only learned from")
+    parser.add_argument(
+        "--learn-from", type=_count, default=_LEARN_FROM, help="the first so many jobs are only learned from"
+    )
     parser.add_argument("--spacing", type=_positive, default=0.5, help="seconds between starts that are not given")
     parser.add_argument("--seed", type=_count, default=1, help="of the made-up latencies")
     parser.add_argument("--json", action="store_true")
@@ -132,7 +146,7 @@ def main() -> None:
             title += ", which are too few"
         console.print(table_of(title, each))
     if given.file is None:
-        console.print(_medians([found[name] for name in LOGNORMALS]))
+        console.print(_medians([found[name] for name in LOGNORMALS]).table())
 
 
 if __name__ == "__main__":
