@@ -9,6 +9,7 @@ import structlog
 from relay.api.context import STORE
 from relay.api.server import listening
 from relay.app import build_app
+from relay.core.collector import set_up_collector
 from relay.core.errors import ConfigurationError
 from relay.core.observability import configure_logging
 from relay.core.settings import Settings
@@ -43,6 +44,7 @@ def main() -> int:
     try:
         settings = Settings.load()
         configure_logging(settings)
+        set_up_collector()
         _run(settings)
     except ConfigurationError as error:
         sys.stderr.write(f"scrapellm-relay relay: {error}\n")

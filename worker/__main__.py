@@ -7,6 +7,7 @@ import sys
 
 import uvloop
 
+from relay.core.collector import set_up_collector
 from relay.core.errors import ConfigurationError
 from relay.core.observability import configure_logging
 from relay.core.settings import Settings
@@ -20,6 +21,7 @@ def main() -> int:
         configure_logging(settings)
         # arq says a line for each task; ours say what matters.
         logging.getLogger("arq").setLevel(logging.WARNING)
+        set_up_collector()
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_run_until_told(settings))
     except ConfigurationError as error:
