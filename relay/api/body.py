@@ -58,18 +58,25 @@ async def _read(request: web.Request, limit: int) -> bytes:
     if request.content_length is not None and request.content_length > limit:
         raise _too_large(limit)
     timeout_s = request.app[LIMITS].body_timeout_s
-    body = bytearray()
     try:
+        if request.content.is_eof() and "Expect" not in request.headers:
+            # It came with the head, so there is nothing to wait for.
+            return await _rest(request, limit)
         async with asyncio.timeout(timeout_s):
             await _ask_for_body(request)
-            while chunk := await request.content.readany():
-                body += chunk
-                if len(body) > limit:
-                    raise _too_large(limit)
+            return await _rest(request, limit)
     except TimeoutError:
         raise _hang_up("request_timeout", f"The body was not complete within {timeout_s:g} s.") from None
     except (web.RequestPayloadError, HttpProcessingError, ConnectionError):
         raise _hang_up("malformed_request", "The body ended early or its framing is not valid HTTP.") from None
+
+
+async def _rest(request: web.Request, limit: int) -> bytes:
+    body = bytearray()
+    while chunk := await request.content.readany():
+        body += chunk
+        if len(body) > limit:
+            raise _too_large(limit)
     return bytes(body)
 
 

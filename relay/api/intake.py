@@ -19,6 +19,7 @@ from relay.core.settings import Client
 from relay.core.upstream_rules import refuses_country
 
 _ALL_EVENTS = tuple(EventType)
+_NO_FIELDS = BatchJob()
 _DEFAULTS: Mapping[str, Any] = {
     "country": "US",
     "bypass_cache": False,
@@ -61,7 +62,7 @@ class DraftBatch:
 
 def draft_job(request: JobRequest) -> Draft:
     """The draft of a single job. Raises Problem (422) where fields contradict each other."""
-    draft, faults = _draft(request, BatchJob(), "", {})
+    draft, faults = _draft(request, _NO_FIELDS, "", {})
     if draft is None or faults:
         raise invalid(faults)
     return draft
@@ -121,9 +122,6 @@ def _form_faults(request: BatchRequest) -> list[Fault]:
         for name in ("prompt", "scraper")
         if getattr(request, name) is not None
     ]
-
-
-_NO_FIELDS = BatchJob()
 
 
 def _members(request: BatchRequest) -> Iterator[tuple[JobFields, str, Mapping[str, str]]]:

@@ -24,7 +24,9 @@ async def submit(request: web.Request, client: Client) -> web.StreamResponse:
     draft = intake.draft_job(validate(JobRequest, document, request.app[RULES]))
     leads = await intake.judge(request.app[GUARD], client, [draft])
     spec = intake.spec_of(draft, leads)
-    done = await store_of(request).accept(await admission(request, client, key, intake.body_hash("job", [spec])), spec)
+    # Without a key nothing is ever compared with it.
+    body_hash = intake.body_hash("job", [spec]) if key is not None else ""
+    done = await store_of(request).accept(await admission(request, client, key, body_hash), spec)
     if not done.replayed:
         request.app[METRICS].jobs_accepted.labels(client.name, "job").inc()
     return accepted(_document(done.job), f"/v1/jobs/{done.job.id}", replayed=done.replayed)

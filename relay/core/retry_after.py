@@ -16,7 +16,9 @@ def parse_retry_after(value: str | None, now_s: float) -> float | None:
 
     Fractions are taken although the standard knows none; a date without a zone is in UTC.
     """
-    text = "" if value is None else value.strip()
+    if value is None:
+        return None
+    text = value.strip()
     if len(text) > _LONGEST_CHARACTERS:
         return None
     if _SECONDS.fullmatch(text):

@@ -14,8 +14,8 @@ def iso(ms: int | None) -> str | None:
     """A moment in Unix milliseconds as RFC 3339 in UTC with exactly three decimals; None stays None."""
     if ms is None:
         return None
-    seconds, milliseconds = divmod(ms, 1000)
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{milliseconds:03d}Z"
+    # Several times as fast as strftime, and every document has four or five of them.
+    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
 
 
 def job_document(job: Job, *, with_delivery: bool, with_result: bool) -> dict[str, object]:

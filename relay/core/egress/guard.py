@@ -6,6 +6,7 @@ Alone knows when names are resolved and what follows from the answer.
 import asyncio
 from collections import OrderedDict
 from collections.abc import Collection, Mapping
+from functools import lru_cache, partial
 from types import TracebackType
 from typing import Self
 
@@ -19,6 +20,7 @@ _RESOLVE_WITHIN_S = 2.0
 #: How long a verdict on a name serves further URLs; sending asks again in any case.
 _REMEMBER_S = 5.0
 _REMEMBERED_NAMES = 1024
+_REMEMBERED_URLS = 1024
 #: Of one request: the slow names of a large batch must not keep another one from being judged.
 _LOOKUPS_AT_ONCE = 64
 #: URLs of a batch that are parsed before the loop gets a turn.
@@ -45,6 +47,8 @@ class CallbackGuard:
     def __init__(self, settings: Settings, resolver: HostResolver | None = None) -> None:
         """`resolver` is the system's unless given; the guard closes it."""
         self._policy = UrlPolicy.of(settings)
+        # A client has few addresses, and each of its jobs names one, here and again when its callback is sent.
+        self._parse = lru_cache(_REMEMBERED_URLS)(partial(parse_callback_url, policy=self._policy))
         self._resolver: HostResolver = AresResolver() if resolver is None else resolver
         #: Host → (when it is forgotten, on the loop's clock; the lookup, whose result is "refused?").
         self._verdicts: OrderedDict[str, tuple[float, asyncio.Task[bool]]] = OrderedDict()
@@ -52,7 +56,7 @@ class CallbackGuard:
 
     def parse(self, raw: str, client: Client | None = None) -> CallbackUrl:
         """All of the judgement that needs no DNS, the client's list of hosts included. Raises RefusedUrl."""
-        target = parse_callback_url(raw, self._policy)
+        target = self._parse(raw)
         if client is not None and not client.allows_callback_host(target.host):
             raise RefusedUrl(_HOST_NOT_LISTED)
         return target
