@@ -7,7 +7,7 @@ import asyncio
 import errno
 import hashlib
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from importlib.resources import files
 from typing import Any, TypeVar
 
@@ -18,6 +18,7 @@ from redis import exceptions as redis_errors
 from relay.core.errors import ConfigurationError, StoreUnavailable
 from relay.core.settings import Settings
 from relay.core.store.pool import close_pool, connection_pool
+from relay.core.store.trips import Asked, SharedTrips
 
 T = TypeVar("T")
 log = structlog.get_logger("store")
@@ -84,6 +85,10 @@ class Connection:
         # The driver's annotations give every answer as sync or async, so they are no help here.
         self._pool = connection_pool(settings, _CONNECTIONS)
         self.redis: Any = redis.Redis(connection_pool=self._pool)
+        self._sync = ("WAITAOF", 1, self._replicas, int(self.timeout_s * 900))
+        self._shared = SharedTrips(self._run_together)
+        #: What the store knows, unless it was started anew.
+        self._ran: set[str] = set()
         self._clock_offset_ms = (time.time() - time.monotonic()) * 1000
 
     def key(self, name: str) -> str:
@@ -185,25 +190,56 @@ class Connection:
     async def run_durably(self, name: str, *args: bytes | str | float) -> Any:
         """Like `run`, and under `RELAY_DURABILITY=strict` wait until the append-only file is synced.
 
-        Raises StoreUnavailable, also when the sync does not come in time: then it is not known whether it was done.
+        What is asked for at the same moment shares a trip, and its sync. The script must be idempotent. Raises
+        StoreUnavailable, also when the sync does not come in time: then it is not known whether it was done.
         """
-        if not self._strict:
-            return await self.run(name, *args)
+        # The first one goes alone: the store may not know the script.
+        return await (self._shared.run(name, args) if name in self._ran else self._run_alone(name, args))
 
+    async def _run_together(self, asked: Sequence[Asked]) -> list[Any]:
+        """Run scripts in one trip, and sync what they wrote where that is asked for. Raises StoreUnavailable."""
+
+        async def trip() -> list[Any]:
+            # WAITAOF speaks of what its own connection wrote, so it goes along.
+            async with self.redis.pipeline(transaction=False) as pipe:
+                for name, args in asked:
+                    pipe.evalsha(_SHAS[name], 1, self.prefix, *args)
+                if self._strict:
+                    pipe.execute_command(*self._sync)
+                answers: list[Any] = await pipe.execute(raise_on_error=False)
+            if self._strict:
+                self._check_synced(answers.pop())
+            return answers
+
+        answers = await self.call(trip)
+        # A script that the store does not know any more, or cannot run now: asked for alone, it runs, or that is said.
+        return [
+            await self._run_alone(*one) if isinstance(answer, redis_errors.RedisError) else answer
+            for one, answer in zip(asked, answers, strict=True)
+        ]
+
+    async def _run_alone(self, name: str, args: tuple[bytes | str | float, ...]) -> Any:
         async def synced() -> Any:
-            # WAITAOF speaks of what its own connection wrote.
             async with self.redis.client() as one:
                 answer = await self._evaluate(one, name, args)
-                try:
-                    local, replicas = await one.execute_command("WAITAOF", 1, self._replicas, int(self.timeout_s * 900))
-                except redis_errors.ResponseError as error:
-                    # The append-only file was turned off, or the store became a replica.
-                    raise StoreUnavailable("the store cannot sync") from error
-                if not local or replicas < self._replicas:
-                    raise StoreUnavailable("the store did not sync in time")
+                if self._strict:
+                    try:
+                        self._check_synced(await one.execute_command(*self._sync))
+                    except redis_errors.ResponseError as error:
+                        self._check_synced(error)
                 return answer
 
-        return await self.call(synced)
+        answer = await self.call(synced)
+        self._ran.add(name)
+        return answer
+
+    def _check_synced(self, answer: Any) -> None:
+        if isinstance(answer, redis_errors.ResponseError):
+            # The append-only file was turned off, or the store became a replica.
+            raise StoreUnavailable("the store cannot sync") from answer
+        local, replicas = answer
+        if not local or replicas < self._replicas:
+            raise StoreUnavailable("the store did not sync in time")
 
     async def _evaluate(self, client: Any, name: str, args: tuple[bytes | str | float, ...]) -> Any:
         try:
