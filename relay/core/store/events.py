@@ -15,6 +15,8 @@ _ID = re.compile(r"[0-9]{1,20}-[0-9]{1,20}")
 _BLOCK_MS = 2_000
 _RECONNECT_S = 0.5
 _READ = 500
+#: Between two readings that found something: under load each brings a few events, instead of being woken for each.
+_GATHER_S = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,8 @@ class Events:
                 for event_id, fields in entries:
                     last[key] = event_id
                     yield _record(client, event_id, fields)
+            if answer:
+                await asyncio.sleep(_GATHER_S)
 
     async def events_after(self, client: ClientName, last_id: str) -> list[EventRecord] | None:
         """What came after the event `last_id`; None where that is unknown or no longer held.
