@@ -50,7 +50,8 @@ async def poll_step(context: Context, upstream: UpstreamClient, deliverer: Deliv
     decision, failures = _decide(context, claim, outcome, begun_ms)
     match decision:
         case PollAfter():
-            answer = await context.saver.save(saved_poll(claim.lease, failures, decision.delay_ms, age_ms))
+            save = saved_poll(claim.lease, failures, decision.delay_ms, age_ms)
+            answer = await context.saver.save(save, patient=True)
             if isinstance(answer, Refused):
                 context.metrics.refused.labels("poll").inc()
         case Finish():

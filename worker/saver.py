@@ -12,7 +12,9 @@ from relay.core.store.work import Lease, Release, Save, SaveAnswer, WorkStore
 
 log = structlog.get_logger("worker.saver")
 
+#: How long a save waits for others to share its trip: the usual, and one that nobody waits for.
 _GATHER_S = 0.002
+_PATIENT_S = 0.02
 _TRIP_BYTES = 256 * 1024
 #: What one entry takes beside its result.
 _ENTRY_BYTES = 512
@@ -35,23 +37,39 @@ class _Trips(Generic[T, A]):
         self._carry = carry
         self._size = size
         self._queue: deque[tuple[T, asyncio.Future[A]]] = deque()
-        self._filled = asyncio.Event()
+        self._due = asyncio.Event()
+        self._alarm: asyncio.TimerHandle | None = None
 
-    async def take(self, thing: T) -> A:
-        """Queue it, and wait for its answer."""
-        future: asyncio.Future[A] = asyncio.get_running_loop().create_future()
+    async def take(self, thing: T, wait_s: float = _GATHER_S) -> A:
+        """Queue it, and wait for its answer; others may go along with it for `wait_s`."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[A] = loop.create_future()
         self._queue.append((thing, future))
-        self._filled.set()
+        self._set_alarm(loop, loop.time() + wait_s)
         return await future
+
+    def _set_alarm(self, loop: asyncio.AbstractEventLoop, at_s: float) -> None:
+        if self._alarm is not None:
+            if self._alarm.when() <= at_s:
+                return
+            self._alarm.cancel()
+        self._alarm = loop.call_at(at_s, self._ring)
+
+    def _ring(self) -> None:
+        self._alarm = None
+        self._due.set()
 
     async def run(self) -> None:
         """Carry, until cancelled."""
         while True:
-            await self._filled.wait()
-            await asyncio.sleep(_GATHER_S)
-            self._filled.clear()
-            while self._queue:
-                await self._trip(self._next())
+            await self._due.wait()
+            self._due.clear()
+            # What comes meanwhile has an alarm of its own.
+            left = len(self._queue)
+            while left > 0:
+                taken = self._next()
+                left -= len(taken)
+                await self._trip(taken)
 
     def _next(self) -> list[tuple[T, asyncio.Future[A]]]:
         taken: list[tuple[T, asyncio.Future[A]]] = []
@@ -103,12 +121,13 @@ class Saver:
         )
         self._releases: _Trips[Release, None] = _Trips("releases wait for the store", store.release, lambda _: 0)
 
-    async def save(self, save: Save) -> SaveAnswer:
+    async def save(self, save: Save, *, patient: bool = False) -> SaveAnswer:
         """Save, and wait until that is acknowledged, through outages of the store as long as the process lives.
 
-        A step holds its slot meanwhile, so what waits here is bounded.
+        `patient` is for what costs nothing if it is lost, and holds up nobody. A step holds its slot meanwhile, so
+        what waits here is bounded.
         """
-        return await self._saves.take(save)
+        return await self._saves.take(save, _PATIENT_S if patient else _GATHER_S)
 
     async def release(self, lease: Lease, *, delay_ms: int = 0, patient: bool = False) -> None:
         """Give back what was claimed and not begun, and wait for that in the same way (WorkStore.release)."""
