@@ -4,7 +4,7 @@ import gc
 
 #: Objects that must have come to be, beyond those that went, before it looks at the young ones. By Python's own 700 it
 #: looks a hundred times a second at the same few hundred requests under way, which took a sixth of a worker's CPU time.
-_YOUNG = 10_000
+_YOUNG = 50_000
 
 
 def set_up_collector() -> None:
