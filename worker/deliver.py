@@ -117,11 +117,11 @@ class Deliverer:
             return
         attempt, retry_after_ms = _read(reply, claim.attempt, started_ms, context.store.now_ms())
         save = self._decide(claim, attempt, retry_after_ms, message)
-        context.metrics.attempts.labels(attempt.outcome.value).inc()
+        context.metrics.attempts(attempt.outcome.value).inc()
         context.metrics.attempt_seconds.observe(attempt.duration_ms / 1000)
         match await context.saver.save(save):
             case Refused():
-                context.metrics.refused.labels("deliver").inc()
+                context.metrics.refused("deliver").inc()
             case Saved(news=News() as news):
                 self._announce(news, claim, message.callback.destination)
 

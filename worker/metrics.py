@@ -1,5 +1,8 @@
 """The worker's metrics. Names follow the conventions of Prometheus; labels never hold anything of a client's data."""
 
+from collections.abc import Callable
+from functools import cache
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from relay.core.observability import NAMESPACE, new_registry
@@ -14,14 +17,14 @@ class WorkerMetrics:
 
     def __init__(self) -> None:
         self.registry: CollectorRegistry = new_registry("worker")
-        self.submits = self._counter("submits", "Submits to the upstream, by how they ended.", "outcome")
-        self.polls = self._counter("polls", "Polls of the upstream, by what they found.", "outcome")
-        self.attempts = self._counter("callback_attempts", "Attempts at callbacks, by how they ended.", "outcome")
-        self.outcomes = self._counter("job_outcomes", "Jobs that ended, by status and error code.", "status", "code")
+        self.submits = self._counters("submits", "Submits to the upstream, by how they ended.", "outcome")
+        self.polls = self._counters("polls", "Polls of the upstream, by what they found.", "outcome")
+        self.attempts = self._counters("callback_attempts", "Attempts at callbacks, by how they ended.", "outcome")
+        self.outcomes = self._counters("job_outcomes", "Jobs that ended, by status and error code.", "status", "code")
         self.ambiguous = self._counter("ambiguous_submits", "Submits whose answer was lost.")
         self.orphans = self._counter("orphaned_submits", "Upstream jobs that were paid for and belong to no job.")
-        self.refused = self._counter("refused_saves", "Saves of steps whose lease was lost.", "kind")
-        self.credits = self._counter("upstream_credits", "Credits that finished jobs used.", "client")
+        self.refused = self._counters("refused_saves", "Saves of steps whose lease was lost.", "kind")
+        self.credits = self._counters("upstream_credits", "Credits that finished jobs used.", "client")
         self.unauthorized = self._counter("upstream_unauthorized", "Submits that the upstream refused the key of.")
         self.due = self._gauge("due", "Entries that are due now.", "kind")
         self.destinations = self._gauge("destinations", "Destinations whose callbacks wait, by why.", "state")
@@ -55,6 +58,10 @@ class WorkerMetrics:
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(name, text, labels, namespace=NAMESPACE, registry=self.registry)
+
+    def _counters(self, name: str, text: str, *labels: str) -> Callable[..., Counter]:
+        """The counter of given labels. To find it takes longer than to count, and every step counts: found once."""
+        return cache(self._counter(name, text, *labels).labels)
 
     def _histogram(self, name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
         return Histogram(name, text, namespace=NAMESPACE, registry=self.registry, buckets=buckets)

@@ -44,7 +44,7 @@ async def poll_step(context: Context, upstream: UpstreamClient, deliverer: Deliv
         round(context.settings.upstream_timeout_s * 1000), now_ms=begun_ms, deadline_ms=claim.deadline_ms
     )
     outcome = await upstream.poll(claim.upstream_job_id, timeout_s=timeout_ms / 1000)
-    context.metrics.polls.labels(type(outcome).__name__.lower()).inc()
+    context.metrics.polls(type(outcome).__name__.lower()).inc()
     age_ms = max(0, begun_ms - claim.submitted_ms)
     _learn(context, claim, outcome, age_ms)
     decision, failures = _decide(context, claim, outcome, begun_ms)
@@ -53,7 +53,7 @@ async def poll_step(context: Context, upstream: UpstreamClient, deliverer: Deliv
             save = saved_poll(claim.lease, failures, decision.delay_ms, age_ms)
             answer = await context.saver.save(save, patient=True)
             if isinstance(answer, Refused):
-                context.metrics.refused.labels("poll").inc()
+                context.metrics.refused("poll").inc()
         case Finish():
             await _finish(context, deliverer, claim, decision, outcome)
         case _:
@@ -141,11 +141,11 @@ async def _finish(
             )
         )
     if isinstance(answer, Refused):
-        context.metrics.refused.labels("poll").inc()
+        context.metrics.refused("poll").inc()
         return
     count_outcome(context, claim.lease, decision)
     if credits_used:
-        context.metrics.credits.labels(claim.client).inc(credits_used)
+        context.metrics.credits(claim.client).inc(credits_used)
     if isinstance(answer, Carried):
         context.runner.start(Kind.DELIVER, answer.claim.lease, deliverer.step(answer.claim))
 

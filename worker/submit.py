@@ -69,7 +69,7 @@ async def submit_step(context: Context, upstream: UpstreamClient, claim: SubmitC
         deadline_ms=claim.deadline_ms,
     )
     outcome = await upstream.submit(claim.spec, context.upstream_key(claim.client), timeout_s=timeout_ms / 1000)
-    context.metrics.submits.labels(type(outcome).__name__.lower()).inc()
+    context.metrics.submits(type(outcome).__name__.lower()).inc()
     await _carry_out(context, claim, outcome)
 
 
@@ -184,7 +184,7 @@ async def finish_unsubmitted(
 async def _save(context: Context, lease: Lease, save: Save, *, paid: bool = False) -> bool:
     answer = await context.saver.save(save)
     if isinstance(answer, Refused):
-        context.metrics.refused.labels("submit").inc()
+        context.metrics.refused("submit").inc()
         if paid:
             context.metrics.orphans.inc()
             log.error("an upstream job was paid for and belongs to no job: the lease was lost", job_id=lease.id)
@@ -195,5 +195,5 @@ async def _save(context: Context, lease: Lease, save: Save, *, paid: bool = Fals
 def count_outcome(context: Context, lease: Lease, decision: Finish) -> None:
     """Count and log an outcome that is in the store."""
     code = decision.error.code.value if decision.error else ""
-    context.metrics.outcomes.labels(decision.status.value, code).inc()
+    context.metrics.outcomes(decision.status.value, code).inc()
     log.info("job ended", job_id=lease.id, status=decision.status.value, code=code or None)

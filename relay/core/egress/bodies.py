@@ -2,6 +2,7 @@
 
 import asyncio
 import codecs
+import contextlib
 import re
 
 import aiohttp
@@ -42,7 +43,8 @@ async def read_excerpt(response: aiohttp.ClientResponse, ends_at: float) -> str:
     until = min(ends_at, asyncio.get_running_loop().time() + _READ_WITHIN_S)
     kept, read, ended = bytearray(), 0, False
     try:
-        async with asyncio.timeout_at(until):
+        # Most answers come whole, head and body at once: nothing is waited for then.
+        async with contextlib.nullcontext() if response.content.is_eof() else asyncio.timeout_at(until):
             while read <= _READ_AT_MOST_BYTES and not ended:
                 chunk = await response.content.read(_READ_AT_MOST_BYTES)
                 kept += chunk[: EXCERPT_BYTES - len(kept)]

@@ -1,6 +1,7 @@
 """The worker's side of the store: looking, claiming, saving, giving back, purging."""
 
 import asyncio
+import itertools
 import math
 import secrets
 import zlib
@@ -59,6 +60,9 @@ _CLOSED_SHARE = 0.1
 
 #: Of slots, where a caller has no bound of its own.
 _MANY = 1_000_000
+#: What no other process has, and what this one has once: no two saves have the same nonce.
+_NONCE = secrets.token_hex(8)
+_numbers = itertools.count()
 
 C = TypeVar("C")
 log = structlog.get_logger("store")
@@ -176,7 +180,7 @@ class Save:
     body: dict[str, Any]
     #: A result as it is stored; travels beside the body because the script's msgpack has no binary type.
     result: bytes = b""
-    nonce: str = field(default_factory=lambda: secrets.token_hex(8))
+    nonce: str = field(default_factory=lambda: f"{_NONCE}.{next(_numbers)}")
 
     def packed(self) -> bytes:
         """The form that the script takes."""
