@@ -206,3 +206,23 @@ async def test_releases_wait_for_the_store_and_share_a_trip(bench: Bench) -> Non
         await far.close()
     for claim in claims:
         assert "tok" not in await bench.record(claim.lease.id)
+
+
+async def test_patient_saves_go_along_with_the_next(bench: Bench) -> None:
+    """A save that nobody waits for shares the trip of one that somebody does; without one it goes by itself, soon."""
+    for _ in range(3):
+        await bench.accept()
+    await bench.submit_all()
+    patient, hurried, alone = await bench.work.begin_poll(3)
+    saver = Saver(bench.work)
+    running = asyncio.create_task(saver.run())
+    await bench.raw.config_resetstat()
+    answers = await asyncio.gather(
+        saver.save(saved_poll(patient.lease, 0, 60_000), patient=True),
+        saver.save(saved_poll(hurried.lease, 0, 60_000)),
+    )
+    assert list(answers) == [Saved(), Saved()]
+    assert (await bench.raw.info("commandstats"))["cmdstat_evalsha"]["calls"] == 1
+    async with asyncio.timeout(10):
+        assert await saver.save(saved_poll(alone.lease, 0, 60_000), patient=True) == Saved()
+    running.cancel()
