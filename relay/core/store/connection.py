@@ -220,16 +220,16 @@ class Connection:
 
     async def _run_alone(self, name: str, args: tuple[bytes | str | float, ...]) -> Any:
         async def synced() -> Any:
+            # WAITAOF speaks of what its own connection wrote.
             async with self.redis.client() as one:
                 answer = await self._evaluate(one, name, args)
-                if self._strict:
-                    try:
-                        self._check_synced(await one.execute_command(*self._sync))
-                    except redis_errors.ResponseError as error:
-                        self._check_synced(error)
+                try:
+                    self._check_synced(await one.execute_command(*self._sync))
+                except redis_errors.ResponseError as error:
+                    self._check_synced(error)
                 return answer
 
-        answer = await self.call(synced)
+        answer = await (self.call(synced) if self._strict else self.run(name, *args))
         self._ran.add(name)
         return answer
 
