@@ -39,6 +39,7 @@ class WorkerMetrics:
             "poll_schedule_expected_lateness_seconds", "Time from outcome to poll by the learned schedule.", "jobs"
         )
         self.running = self._gauge("steps_running", "Steps under way.")
+        self.slots_free = self._gauge("slots_free", "Steps of a kind that may start now.", "kind")
         self.attempt_seconds = self._histogram(
             "callback_attempt_duration_seconds", "Time that one attempt took.", _SECONDS
         )

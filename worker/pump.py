@@ -142,3 +142,5 @@ class Pump:
         destinations.labels("unresponsive").set(look.unresponsive)
         destinations.labels("paused").set(look.paused)
         self._context.metrics.running.set(self._context.runner.running())
+        for kind in Kind:
+            self._context.metrics.slots_free.labels(kind.value).set(self._context.runner.free(kind))

@@ -106,6 +106,20 @@ async def metric_reaches(service: Service, least: float, timeout_s: float, name:
         await asyncio.sleep(0.05)
 
 
+async def all_slots_are_free(service: Service, timeout_s: float, **slots: int) -> None:
+    """Wait until nothing runs in a worker, and so many slots of each kind are free: none is lost, none is made up."""
+    wanted = {"steps_running": 0.0, **slots}
+    ends = asyncio.get_running_loop().time() + timeout_s
+    while True:
+        seen = {"steps_running": await metric(service, "scrapellm_relay_steps_running")}
+        for kind in slots:
+            seen[kind] = await metric(service, "scrapellm_relay_slots_free", kind=kind)
+        if seen == wanted:
+            return
+        assert asyncio.get_running_loop().time() < ends, f"{seen} and not {wanted}"
+        await asyncio.sleep(0.2)
+
+
 async def delivery_becomes(system: System, job: str, status: str, timeout_s: float = LEASE_S + 5) -> None:
     """Wait until a job's delivery has this status."""
     ends = asyncio.get_running_loop().time() + timeout_s

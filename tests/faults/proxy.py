@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -67,14 +67,31 @@ class Once:
         return self.fate if self.seen == self.nth else Fate.PASS
 
 
+_NAMES: Mapping[bytes, str] = {
+    hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest().encode(): name for name, source in SCRIPTS.items()
+}
+
+
+class EachOnce:
+    """A rule that dooms the next call of every one of these scripts, and lets everything else through."""
+
+    def __init__(self, names: Collection[str], fate: Fate) -> None:
+        #: Those that have not been called yet.
+        self.left = set(names)
+        self._fate = fate
+
+    def __call__(self, command: Command) -> Fate:
+        """The fate of one command."""
+        name = _NAMES.get(command[1]) if len(command) > 1 and command[0].upper() == b"EVALSHA" else None
+        if name not in self.left:
+            return Fate.PASS
+        self.left.discard(name)
+        return self._fate
+
+
 def script(name: str) -> Callable[[Command], bool]:
     """Whether a command runs the store script `name`."""
-    sha = hashlib.sha1(SCRIPTS[name].encode(), usedforsecurity=False).hexdigest().encode()
-
-    def about(command: Command) -> bool:
-        return len(command) > 1 and command[0].upper() == b"EVALSHA" and command[1] == sha
-
-    return about
+    return lambda command: len(command) > 1 and command[0].upper() == b"EVALSHA" and _NAMES.get(command[1]) == name
 
 
 async def load_scripts(url: str) -> None:
