@@ -178,15 +178,13 @@ class Batches:
         if self._deliverer.is_resting():
             return 0
         context = self._context
-        free_slots = self._deliverer.free_slots()
+        told = self._deliverer.slots_for_claim()
         with self._deliverer.claiming(slots):
-            claims = await context.store.begin_deliver(
-                slots, free_slots=free_slots, under_way=self._deliverer.under_way
-            )
+            claims = await context.store.begin_deliver(slots, slots=told)
         if await self._given_back(claim.lease for claim in claims):
             return 0
         for claim in claims:
-            context.runner.start(Kind.DELIVER, claim.lease, self._deliverer.step(claim))
+            self._deliverer.start(claim)
         return len(claims)
 
     async def _end_overdue(self) -> None:

@@ -2,9 +2,8 @@
 
 import asyncio
 import contextlib
-from collections import Counter
-from collections.abc import Iterator
-from typing import assert_never
+from collections.abc import Iterator, Mapping
+from typing import Any, assert_never
 
 import structlog
 
@@ -22,6 +21,7 @@ from relay.core.model import Attempt, AttemptOutcome, ClientName, DeliveryStatus
 from relay.core.policy import Delivered, Exhausted, Gone, RetryAfter
 from relay.core.retry_after import parse_retry_after
 from relay.core.settings import Client
+from relay.core.store.slots import Doubt, TakenSlots
 from relay.core.store.work import DeliverClaim, News, Refused, Save, Saved, saved_attempt
 from worker.context import Context
 from worker.runner import Kind
@@ -41,8 +41,7 @@ class Deliverer:
         self._context = context
         self._session = session
         self._unknown: set[ClientName] = set()
-        #: Attempts by destination, in the store's words: `client/host:port`.
-        self.under_way: Counter[str] = Counter()
+        self._taken = TakenSlots()
         #: Slots that are kept for a claim which the store has not answered yet.
         self._claiming = 0
         self._rests_until_s = float("-inf")
@@ -57,8 +56,16 @@ class Deliverer:
         return not self.stopping and not self.is_resting() and self._context.runner.free(Kind.DELIVER) > 0
 
     def free_slots(self) -> int:
-        """How many slots destinations share now. Of those that a claim keeps, most come back."""
+        """How many slots are shared now. Of those that a claim keeps, most come back."""
         return self._context.runner.free(Kind.DELIVER) + self._claiming
+
+    def slots_for_claim(self) -> Mapping[str, Any]:
+        """What a claim goes by."""
+        return self._taken.told(self.free_slots())
+
+    def slots_for(self, client: ClientName) -> Mapping[str, Any]:
+        """What a client's poll goes by that may carry on. What a claim may be about to get is not given away twice."""
+        return self._taken.told_by(client, self.free_slots(), claiming=self._claiming)
 
     @contextlib.contextmanager
     def claiming(self, count: int) -> Iterator[None]:
@@ -70,12 +77,35 @@ class Deliverer:
         finally:
             self._claiming -= count
 
-    def reserved(self, *, wanted: bool) -> contextlib.AbstractContextManager[None]:
-        """Keep a slot free for a callback that may be carried on to."""
-        return self._context.runner.reserved(Kind.DELIVER) if wanted else contextlib.nullcontext()
+    @contextlib.contextmanager
+    def reserved(self, client: ClientName, *, wanted: bool) -> Iterator[None]:
+        """Keep a slot free for a client's callback that may be carried on to.
 
-    async def step(self, claim: DeliverClaim) -> None:
+        Where that goes is not known here, so it counts as the worst there is, for as long as the save takes.
+        """
+        if not wanted:
+            yield
+            return
+        self._taken.take(client, Doubt.SILENT)
+        try:
+            with self._context.runner.reserved(Kind.DELIVER):
+                yield
+        finally:
+            self._taken.give_back(client, Doubt.SILENT)
+
+    def start(self, claim: DeliverClaim) -> None:
+        """Make one attempt. Its slot is taken when this returns, so that whatever comes next counts with it."""
+        self._taken.take(claim.client, claim.doubt, claim.destination)
+        self._context.runner.start(Kind.DELIVER, claim.lease, self._step(claim))
+
+    async def _step(self, claim: DeliverClaim) -> None:
         """Make one attempt, save how it ended, and log that in one line."""
+        try:
+            await self._deliver(claim)
+        finally:
+            self._taken.give_back(claim.client, claim.doubt, claim.destination)
+
+    async def _deliver(self, claim: DeliverClaim) -> None:
         context = self._context
         client = context.clients.get(claim.client)
         if client is None:
@@ -84,15 +114,7 @@ class Deliverer:
             self._unknown.add(claim.client)
             await context.saver.release(claim.lease, delay_ms=_UNKNOWN_CLIENT_DELAY_MS)
             return
-        message = message_of(claim.subject)
-        where = f"{claim.client}/{message.callback.destination}"
-        self.under_way[where] += 1
-        try:
-            await self._attempt(claim, client, message)
-        finally:
-            self.under_way[where] -= 1
-            if not self.under_way[where]:
-                del self.under_way[where]
+        await self._attempt(claim, client, message_of(claim.subject))
 
     async def _attempt(self, claim: DeliverClaim, client: Client, message: Message) -> None:
         context = self._context

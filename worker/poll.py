@@ -12,7 +12,6 @@ from relay.core.store import records
 from relay.core.store.work import Carried, PollClaim, Refused, SharedOutcome, saved_outcome, saved_poll
 from worker.context import Context
 from worker.deliver import Deliverer
-from worker.runner import Kind
 from worker.submit import count_outcome
 from worker.upstream import UpstreamClient
 from worker.upstream_answers import (
@@ -124,8 +123,8 @@ async def _finish(
     result_url = _result_url(context, claim) if done and claim.thin else None
     # Only a free slot of its own kind lets the callback go on from here: a slow receiver never holds up polls.
     carry_on = announced and context.rules.schedule_ms[0] == 0 and deliverer.may_carry_on()
-    free_slots = deliverer.free_slots()
-    with deliverer.reserved(wanted=carry_on):
+    slots = deliverer.slots_for(claim.client) if carry_on else None
+    with deliverer.reserved(claim.client, wanted=carry_on):
         answer = await context.saver.save(
             saved_outcome(
                 claim.lease,
@@ -133,7 +132,7 @@ async def _finish(
                 decision.error,
                 announce_after_ms=context.rules.schedule_ms[0] if announced else None,
                 carry_on=carry_on,
-                free_slots=free_slots,
+                slots=slots,
                 result=result,
                 result_url=result_url,
                 credits_used=credits_used,
@@ -147,7 +146,7 @@ async def _finish(
     if credits_used:
         context.metrics.credits(claim.client).inc(credits_used)
     if isinstance(answer, Carried):
-        context.runner.start(Kind.DELIVER, answer.claim.lease, deliverer.step(answer.claim))
+        deliverer.start(answer.claim)
 
 
 async def _packed(result: bytes, compress_above_bytes: int) -> bytes:

@@ -198,7 +198,10 @@ class Settings(BaseSettings):
         SCHEDULE_S, min_length=1, max_length=100, description="Seconds before each attempt, the first included."
     )
     callback_concurrency: int = Field(
-        50, ge=1, description="Attempts at one destination that may run at once, over all workers."
+        50,
+        ge=1,
+        description="Attempts at one destination that may run at once, over all workers; at one worker no more than a "
+        "fifth of `RELAY_DELIVER_SLOTS`.",
     )
 
     destination_closes_after: int = Field(
@@ -244,7 +247,12 @@ class Settings(BaseSettings):
     lease_s: float = Field(15.0, ge=3, le=120, description="After a worker died, its jobs are taken up after this.")
     submit_slots: int = Field(50, ge=1, description="Submits that one worker has under way at once.")
     poll_slots: int = Field(250, ge=1, description="Polls that one worker has under way at once.")
-    deliver_slots: int = Field(250, ge=1, description="Callbacks that one worker has under way at once.")
+    deliver_slots: int = Field(
+        250,
+        ge=1,
+        description="Callbacks that one worker has under way at once. A client has at most 80 % of them, less where "
+        "receivers have not answered; a destination at most a fifth.",
+    )
     stop_grace_s: float = Field(
         25.0, ge=1, le=3_600, description="How long a worker finishes what it began when it is stopped."
     )

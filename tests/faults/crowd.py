@@ -21,6 +21,8 @@ from tests.faults.receivers import Receiver, Serve, read_request
 from tests.processes import API_KEY, System, eventually, until
 
 HEALTHY = 50
+#: The API key of the client `other`.
+OTHER_KEY = "another-key-of-the-tests"
 _TAKEN = b"HTTP/1.1 204 No Content\r\n\r\n"
 _ARRIVE_S = 30.0
 #: Backlogs of thousands on two cores.
@@ -28,12 +30,18 @@ _FILL_S = 60.0
 
 
 def system_for(folder: Path, settings: dict[str, str]) -> System:
-    """A system whose one client may have as many jobs as it likes, with an upstream in which nothing fails."""
+    """A system whose clients may have as many jobs as they like, with an upstream in which nothing fails.
+
+    The healthy receivers are those of `default`; `other` has receivers of its own.
+    """
     secret = new_secret()
     clients = folder / "clients.toml"
     clients.write_text(
-        f'[clients.default]\napi_key_sha256 = ["{hash_api_key(API_KEY)}"]\nsigning_secrets = ["{secret}"]\n'
-        "max_unfinished_jobs = 1000000\njobs_per_minute = 1000000\n"
+        "".join(
+            f'[clients.{name}]\napi_key_sha256 = ["{hash_api_key(key)}"]\nsigning_secrets = ["{secret}"]\n'
+            "max_unfinished_jobs = 1000000\njobs_per_minute = 1000000\n"
+            for name, key in (("default", API_KEY), ("other", OTHER_KEY))
+        )
     )
     polls = {"RELAY_POLL_INTERVAL_S": "0.2", "RELAY_POLL_MIN_INTERVAL_S": "0.2"}
     settings = polls | settings | {"RELAY_CLIENTS_FILE": str(clients)}
@@ -117,6 +125,7 @@ class Backlog:
     system: System
     receivers: Sequence[Receiver]
     batch: str
+    api_key: str
 
     async def due(self) -> int:
         """How many callbacks still have attempts before them."""
@@ -133,7 +142,7 @@ class Backlog:
         return await self._get(f"/v1/batches/{self.batch}")
 
     async def _get(self, path: str) -> dict[str, Any]:
-        status, answer = await self.system.call("GET", path)
+        status, answer = await self.system.call("GET", path, **_as(self.api_key))
         assert status == 200, answer
         return dict(answer)
 
@@ -142,8 +151,10 @@ class Backlog:
 
     @classmethod
     @contextlib.asynccontextmanager
-    async def at(cls, system: System, serve: Serve, *, receivers: int, callbacks: int) -> AsyncIterator["Backlog"]:
-        """So many receivers that serve like this, once so many callbacks are due at each."""
+    async def at(
+        cls, system: System, serve: Serve, *, receivers: int, callbacks: int, api_key: str = API_KEY
+    ) -> AsyncIterator["Backlog"]:
+        """So many receivers of a client that serve like this, once so many callbacks are due at each."""
         async with contextlib.AsyncExitStack() as stack:
             bad = [await stack.enter_async_context(Receiver(serve).serving()) for _ in range(receivers)]
             jobs = [
@@ -151,11 +162,15 @@ class Backlog:
                 for n in range(callbacks)
                 for one in bad
             ]
-            status, answer = await system.call("POST", "/v1/batches", {"jobs": jobs})
+            status, answer = await system.call("POST", "/v1/batches", {"jobs": jobs}, **_as(api_key))
             assert status == 202, answer
-            backlog = cls(system, bad, answer["id"])
+            backlog = cls(system, bad, answer["id"], api_key)
             await eventually(backlog._is_filled, _FILL_S, "not all outcomes of the backlog came")
             yield backlog
+
+
+def _as(api_key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {api_key}"}
 
 
 def slow(least_s: float, most_s: float) -> Serve:

@@ -3,16 +3,16 @@
 import asyncio
 import os
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from tests.faults import receivers
-from tests.faults.crowd import HEALTHY, Backlog, Crowd, side_by_side, slow, system_for
+from tests.faults.crowd import HEALTHY, OTHER_KEY, Backlog, Crowd, side_by_side, slow, system_for
 from tests.faults.receivers import Serve
-from tests.processes import eventually
+from tests.processes import API_KEY, eventually
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
 LONG = pytest.mark.skipif(not os.environ.get("FAULTS_LONG"), reason="takes minutes; FAULTS_LONG=1 asks for it")
@@ -29,17 +29,35 @@ TRIES = 3
 SETTINGS = {"RELAY_CALLBACK_TIMEOUT_S": "60"}
 
 
-@pytest.fixture(name="crowds")
-async def fixture_crowds(tmp_path: Path) -> AsyncIterator[Sequence[Crowd]]:
+#: Workers with fewer slots for callbacks than there are receivers that hang.
+SLOTS, HANGING = 60, 90
+
+
+@asynccontextmanager
+async def two_crowds(folder: Path, settings: dict[str, str]) -> AsyncIterator[Sequence[Crowd]]:
     """Two systems with fifty healthy receivers each, which have had callbacks before."""
     async with AsyncExitStack() as stack:
         systems = []
         for name in ("alone", "beside"):
-            (tmp_path / name).mkdir()
-            systems.append(system_for(tmp_path / name, SETTINGS))
+            (folder / name).mkdir()
+            systems.append(system_for(folder / name, settings))
         await asyncio.gather(*(stack.enter_async_context(system.running()) for system in systems))
         crowds = [await stack.enter_async_context(Crowd(system).serving()) for system in systems]
         await side_by_side("warming up", crowds, HEALTHY, PER_S)
+        yield crowds
+
+
+@pytest.fixture(name="crowds")
+async def fixture_crowds(tmp_path: Path) -> AsyncIterator[Sequence[Crowd]]:
+    """As the settings are by default, but for the time-out."""
+    async with two_crowds(tmp_path, SETTINGS) as crowds:
+        yield crowds
+
+
+@pytest.fixture(name="crowds_with_few_slots")
+async def fixture_crowds_with_few_slots(tmp_path: Path) -> AsyncIterator[Sequence[Crowd]]:
+    """Where the workers have few slots for callbacks."""
+    async with two_crowds(tmp_path, SETTINGS | {"RELAY_DELIVER_SLOTS": str(SLOTS)}) as crowds:
         yield crowds
 
 
@@ -79,6 +97,20 @@ async def test_bad_receivers_beside_healthy_ones(crowds: Sequence[Crowd], bad: B
         await check_lateness(crowds)
         assert all(one.open for one in backlog.receivers), "not all were tried"
         assert await backlog.due() > 0, "nothing was due any more: nothing was shown"
+
+
+@pytest.mark.parametrize(
+    "api_key", [pytest.param(OTHER_KEY, id="another client's"), pytest.param(API_KEY, id="its own")]
+)
+async def test_more_hanging_receivers_than_slots(crowds_with_few_slots: Sequence[Crowd], api_key: str) -> None:
+    """Receivers that hang, more than there are slots, leave some to healthy ones of their client and of others."""
+    crowds = crowds_with_few_slots
+    bad = Backlog.at(crowds[1].system, receivers.silent, receivers=HANGING, callbacks=2, api_key=api_key)
+    async with bad as backlog:
+        await check_lateness(crowds)
+        hanging = sum(one.open for one in backlog.receivers)
+        assert SLOTS / 2 < hanging < SLOTS, "slots were not asked for, or none was left"
+        assert await backlog.due() == 2 * HANGING
 
 
 @LONG

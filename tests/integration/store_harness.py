@@ -178,10 +178,12 @@ class Bench:
         await self.work.save([saved_attempt(claim, attempt_of(claim), status) for claim in claims])
         return len(claims)
 
-    async def announced(self, count: int = 1, *, destination: str = "hooks.example:443") -> list[Job]:
+    async def announced(
+        self, count: int = 1, *, destination: str = "hooks.example:443", client: ClientName = ACME
+    ) -> list[Job]:
         """Jobs that are done, and whose callbacks are due."""
-        jobs = [await self.accept(destination=destination) for _ in range(count)]
-        await self.submit_all()
+        jobs = [await self.accept(client, destination=destination) for _ in range(count)]
+        await self.submit_all(client)
         await self.finish_all()
         return jobs
 
@@ -398,9 +400,10 @@ class Snapshot:
                     assert {k: v for k, v in counted.items() if v} == dict(truth), batch_id
 
     def _check_permits(self, permits: int) -> None:
-        # Or its gate is closed, and opens by itself.
+        # Or its gate is closed, and opens by itself; or it waits in line for slots.
         under_way = {where_of(self.records[thing_id]) for thing_id in self.sets.get("due:deliver", {})}
         under_way |= set(self.sets.get("wake", {}))
+        under_way |= {where for place in self.sets.get("crowds", {}) for where in self.sets.get(f"crowd:{place}", {})}
         for key, members in self.sets.items():
             kind, _, destination = key.partition(":")
             if kind == "flight":

@@ -35,6 +35,7 @@ from relay.core.policy import Delivered, Exhausted, Finish, Gone, PollAfter, Ret
 from relay.core.store import WorkStore
 from relay.core.store.intake import coalesce_hash
 from relay.core.store.records import batch_id, encode_spec, encode_wishes, job_ids
+from relay.core.store.slots import TakenSlots
 from relay.core.store.work import (
     Carried,
     DeliverClaim,
@@ -69,7 +70,9 @@ T = TypeVar("T")
 
 QUOTA, MANY = 12, 40
 PERMITS = 2
-DESTINATIONS = ("a.example:443", "b.example:443")
+#: Of each worker; so few that they are shared all the time.
+SLOTS = 5
+DESTINATIONS = ("a.example:443", "b.example:443", "c.example:443")
 DESTINATION = st.sampled_from(DESTINATIONS)
 RULES = Rules(
     poll_interval_ms=3_000,
@@ -79,6 +82,8 @@ RULES = Rules(
     schedule_ms=(0, 5_000, 300_000),
 )
 LUCK = st.sampled_from(["good", "bad", "worse"])
+#: What a worker tells of its slots: nothing; how it is; or what is not true any more, or not yet.
+TOLD = st.sampled_from(["nothing", "truth", "truth", "stale"])
 RESULT_STORED = b"r" + RESULT
 
 
@@ -126,10 +131,18 @@ class StoreMachine(RuleBasedStateMachine):
         for _ in range(count):
             self.accept(destination, announced=True, deadline_s=5_000, coalesce=False)
         claims = self.run(self.bench.work.begin_submit(ACME, 50))
-        self.run(self.bench.work.save([self.outcome_of(claim, "good", carry_on=False) for claim in claims]))
+        self.run(
+            self.bench.work.save(
+                [self.outcome_of(Held(self.bench.work, claim), "good", carry_on=False) for claim in claims]
+            )
+        )
         self.run(self.bench.let_pass(3))
         polls = self.run(self.bench.work.begin_poll(50))
-        self.run(self.bench.work.save([self.outcome_of(claim, "good", carry_on=False) for claim in polls]))
+        self.run(
+            self.bench.work.save(
+                [self.outcome_of(Held(self.bench.work, claim), "good", carry_on=False) for claim in polls]
+            )
+        )
 
     @precondition(lambda self: len(self.jobs) < MANY)
     @rule(
@@ -215,11 +228,16 @@ class StoreMachine(RuleBasedStateMachine):
 
     # Workers.
 
-    @rule(other=st.booleans(), count=st.integers(1, 5), overdue=st.booleans())
-    def claim(self, other: bool, count: int, overdue: bool) -> None:
-        """A worker claims what is due of every kind."""
+    @rule(other=st.booleans(), count=st.integers(1, 5), overdue=st.booleans(), told=TOLD)
+    def claim(self, other: bool, count: int, overdue: bool, told: str) -> None:
+        """A worker claims what is due of every kind, callbacks as it has slots."""
         worker = self.worker(other)
-        callbacks = self.run(worker.begin_deliver(count))
+        slots, wanted = None, count
+        if told != "nothing":
+            taken, free = self.slots_of(worker, stale=told == "stale")
+            slots = taken.told(free)
+            wanted = min(count, free) if told == "truth" else count
+        callbacks = self.run(worker.begin_deliver(wanted, slots=slots)) if wanted > 0 else []
         self.check_permits(callbacks)
         claims: list[SubmitClaim | PollClaim | DeliverClaim] = [
             *callbacks,
@@ -228,12 +246,15 @@ class StoreMachine(RuleBasedStateMachine):
         ]
         self.held += [Held(worker, claim) for claim in claims]
 
-    @rule(luck=LUCK, carry_on=st.booleans())
-    def work(self, luck: str, carry_on: bool) -> None:
-        """A worker does all that is due."""
-        self.claim(other=False, count=50, overdue=False)
-        while self.held:
-            self.save(0, 50, luck, carry_on=carry_on, lost=False)
+    @rule(luck=LUCK, carry_on=st.booleans(), told=TOLD)
+    def work(self, luck: str, carry_on: bool, told: str) -> None:
+        """A worker does what is due, and what is due by that."""
+        for _ in range(20):
+            self.claim(other=False, count=50, overdue=False, told=told)
+            if not self.held:
+                break
+            while self.held:
+                self.save(0, 50, luck, carry_on=carry_on, lost=False)
 
     @precondition(lambda self: self.held)
     @rule(
@@ -248,7 +269,7 @@ class StoreMachine(RuleBasedStateMachine):
         first = number % len(self.held)
         taken, self.held = self.held[first : first + together], self.held[:first] + self.held[first + together :]
         for worker in (self.bench.work, self.bench.other):
-            saves = [self.outcome_of(held.claim, luck, carry_on) for held in taken if held.worker is worker]
+            saves = [self.outcome_of(held, luck, carry_on) for held in taken if held.worker is worker]
             if not saves:
                 continue
             answers = self.run(worker.save(saves))
@@ -322,7 +343,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.held.clear()
         for _ in range(40):
             self.keep_house()
-            self.work("good", carry_on=True)
+            self.work("good", carry_on=True, told="truth")
             snapshot = self.run(self.bench.check(permits=MANY))
             if all(_is_over(snapshot, record) for record in snapshot.records.values() if "spec" in record):
                 break
@@ -332,6 +353,7 @@ class StoreMachine(RuleBasedStateMachine):
         assert not any(key.startswith(("parked:", "flight:")) for key in snapshot.sets)
         for _ in range(3):
             self.run(self.bench.let_pass(604_801))
+            self.work("good", carry_on=True, told="truth")
             self.keep_house()
         left = self.run(self.bench.snapshot())
         assert not left.jobs()
@@ -345,6 +367,15 @@ class StoreMachine(RuleBasedStateMachine):
             destination = where_of(snapshot.records[claim.lease.id])
             assert len(snapshot.sets[f"flight:{destination}"]) <= PERMITS
 
+    def slots_of(self, worker: WorkStore, *, stale: bool = False) -> tuple[TakenSlots, int]:
+        """Who has a worker's slots, and how many are free. Stale: whom the other's have, and how many it has not."""
+        taken, count = TakenSlots(), 0
+        for held in self.held:
+            if isinstance(held.claim, DeliverClaim) and (held.worker is worker) is not stale:
+                taken.take(held.claim.client, held.claim.doubt, held.claim.destination)
+                count += 1
+        return taken, count if stale else SLOTS - count
+
     def worker(self, other: bool) -> WorkStore:
         """One of the two."""
         return self.bench.other if other else self.bench.work
@@ -357,16 +388,17 @@ class StoreMachine(RuleBasedStateMachine):
             for job in snapshot.jobs().values()
         )
 
-    def outcome_of(self, claim: SubmitClaim | PollClaim | DeliverClaim, luck: str, carry_on: bool) -> Save:
+    def outcome_of(self, held: Held, luck: str, carry_on: bool) -> Save:
         """What a step comes to, decided by the policy."""
         now_ms = self.bench.work.now_ms()
-        match claim:
-            case SubmitClaim():
+        taken, free = self.slots_of(held.worker)
+        match held.claim:
+            case SubmitClaim() as claim:
                 return self.after_submit(claim, luck, now_ms)
-            case PollClaim():
-                return after_poll(claim, luck, now_ms, carry_on)
-            case DeliverClaim():
-                return after_attempt(claim, luck)
+            case PollClaim() as claim:
+                return after_poll(claim, luck, now_ms, taken.told_by(ACME, free) if carry_on else None)
+            case DeliverClaim() as claim:
+                return after_attempt(claim, luck, free)
 
     def after_submit(self, claim: SubmitClaim, luck: str, now_ms: int) -> Save:
         """A submit goes through, meets trouble, or is refused."""
@@ -402,8 +434,8 @@ class StoreMachine(RuleBasedStateMachine):
         return _ended(claim.lease, decision, claim.spec.callback.events)
 
 
-def after_poll(claim: PollClaim, luck: str, now_ms: int, carry_on: bool) -> Save:
-    """A poll finds the result, finds the job pending, or has no answer."""
+def after_poll(claim: PollClaim, luck: str, now_ms: int, carry_on: Mapping[str, Any] | None) -> Save:
+    """A poll finds the result, finds the job pending, or has no answer. `carry_on`: the worker's slots, if it may."""
     decision: policy.PollDecision
     if claim.shared is not None:
         finish = Finish(claim.shared.status, claim.shared.error)
@@ -432,7 +464,7 @@ def after_poll(claim: PollClaim, luck: str, now_ms: int, carry_on: bool) -> Save
     return _ended(claim.lease, decision, claim.events, carry_on=carry_on)
 
 
-def after_attempt(claim: DeliverClaim, luck: str) -> Save:
+def after_attempt(claim: DeliverClaim, luck: str, free: int) -> Save:
     """An attempt gets through, fails, or is told that the receiver is gone."""
     outcome = {
         "good": AttemptOutcome.DELIVERED,
@@ -446,13 +478,13 @@ def after_attempt(claim: DeliverClaim, luck: str) -> Save:
     )
     match decision:
         case Delivered():
-            return saved_attempt(claim, attempt, DeliveryStatus.DELIVERED)
+            return saved_attempt(claim, attempt, DeliveryStatus.DELIVERED, free_slots=free)
         case Exhausted():
-            return saved_attempt(claim, attempt, DeliveryStatus.EXHAUSTED)
+            return saved_attempt(claim, attempt, DeliveryStatus.EXHAUSTED, free_slots=free)
         case Gone():
-            return saved_attempt(claim, attempt, DeliveryStatus.GONE)
+            return saved_attempt(claim, attempt, DeliveryStatus.GONE, free_slots=free)
         case RetryAfter():
-            return saved_attempt(claim, attempt, DeliveryStatus.RETRYING, decision.delay_ms)
+            return saved_attempt(claim, attempt, DeliveryStatus.RETRYING, decision.delay_ms, free_slots=free)
 
 
 def _ended(
@@ -460,7 +492,7 @@ def _ended(
     finish: Finish,
     events: Sequence[EventType],
     *,
-    carry_on: bool = False,
+    carry_on: Mapping[str, Any] | None = None,
     result_of: JobId | None = None,
 ) -> Save:
     announced = policy.is_announced(finish.status, events)
@@ -470,7 +502,8 @@ def _ended(
         finish.status,
         finish.error,
         announce_after_ms=0 if announced else None,
-        carry_on=carry_on and announced,
+        carry_on=carry_on is not None and announced,
+        slots=carry_on,
         result=RESULT_STORED if done and result_of is None else None,
         credits_used=3 if done and result_of is None else None,
         result_of=result_of if done else None,
@@ -489,7 +522,11 @@ def fixture_machine(store_url: str) -> Iterator[type[StoreMachine]]:
     """The machine, on a store."""
     with asyncio.Runner() as runner:
         opened = Bench.open(
-            store_url, callback_concurrency=PERMITS, destination_closes_after=2, destination_pauses_after_s=1_000
+            store_url,
+            deliver_slots=SLOTS,
+            callback_concurrency=PERMITS,
+            destination_closes_after=2,
+            destination_pauses_after_s=1_000,
         )
         StoreMachine.loop = runner.get_loop()
         StoreMachine.bench = runner.run(opened.__aenter__())

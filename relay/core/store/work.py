@@ -36,6 +36,7 @@ from relay.core.settings import Settings
 from relay.core.store import records
 from relay.core.store.connection import Connection
 from relay.core.store.intake import CHUNK, Intake
+from relay.core.store.slots import Doubt
 
 #: What an attempt says of its destination. A refused address costs nobody's time.
 _HEALTH: Mapping[AttemptOutcome, str] = {
@@ -57,9 +58,6 @@ _LEARNED_TTL_MS = 30 * 24 * 3600 * 1000
 _FIRST_CLOSED_S = 5.0
 _CLOSED_SHARE = 0.1
 
-
-#: Of slots, where a caller has no bound of its own.
-_MANY = 1_000_000
 #: What no other process has, and what this one has once: no two saves have the same nonce.
 _NONCE = secrets.token_hex(8)
 _numbers = itertools.count()
@@ -145,6 +143,14 @@ class DeliverClaim:
     attempt: int
     #: Within this generation, from 1: the place in the schedule.
     turn: int
+    #: How its destination stands, as far as is known when this is told.
+    doubt: Doubt = field(default=Doubt.SOME, compare=False)
+
+    @property
+    def destination(self) -> str:
+        """Where its callback goes: `host:port`."""
+        callback = self.subject.spec.callback if isinstance(self.subject, Job) else self.subject.callback
+        return callback.destination if callback is not None else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,7 +256,7 @@ def saved_outcome(
     *,
     announce_after_ms: int | None,
     carry_on: bool = False,
-    free_slots: int = _MANY,
+    slots: Mapping[str, Any] | None = None,
     result: bytes | None = None,
     result_url: str | None = None,
     credits_used: float | None = None,
@@ -260,7 +266,8 @@ def saved_outcome(
     """The job has its outcome. `announce_after_ms` None: nobody asked for this event. `result` is as stored.
 
     `carry_on` goes on with the callback under the same token, if the destination has a permit, and is not to leave the
-    worker's `free_slots` to others. `result_of` is the job whose result it shares.
+    worker's slots to others: `slots` is what `TakenSlots.told_by` says of them, or nothing, and they are not shared.
+    `result_of` is the job whose result it shares.
     """
     fields: dict[str, Any] = {}
     if credits_used is not None and not math.isfinite(credits_used):
@@ -284,7 +291,7 @@ def saved_outcome(
     else:
         body |= {"d": DeliveryStatus.PENDING.value, "due": "deliver", "delay": announce_after_ms}
         if carry_on:
-            body["carry"] = free_slots
+            body["carry"] = dict(slots or {})
     return Save(lease, body, result or b"")
 
 
@@ -294,7 +301,7 @@ def saved_attempt(
     status: DeliveryStatus,
     retry_after_ms: int | None = None,
     *,
-    free_slots: int = _MANY,
+    free_slots: int | None = None,
 ) -> Save:
     """An attempt has ended, and with it the delivery unless `retry_after_ms` says when the next one follows.
 
@@ -303,10 +310,11 @@ def saved_attempt(
     body: dict[str, Any] = {
         "att": records.encode_attempt(attempt).decode(),
         "how": _HEALTH[attempt.outcome],
-        "left": free_slots,
         "gen": claim.generation,
         "d": status.value,
     }
+    if free_slots is not None:
+        body["left"] = free_slots
     if retry_after_ms is None:
         body["due"] = "purge"
     else:
@@ -397,17 +405,15 @@ class WorkStore(Intake):
         answer = await self._begin("poll", "begin_poll", count, self._submit_window_ms, self._events_kept, *limits)
         return _readable((answer[i : i + 11] for i in range(1, len(answer), 11)), _poll_claim)
 
-    async def begin_deliver(
-        self, count: int, *, free_slots: int = _MANY, under_way: Mapping[str, int] | None = None
-    ) -> list[DeliverClaim]:
+    async def begin_deliver(self, count: int, *, slots: Mapping[str, Any] | None = None) -> list[DeliverClaim]:
         """Claim up to `count` due callbacks, as their destinations have permits; none only where there are none.
 
-        Destinations share this worker's `free_slots`, in view of its attempts that are `under_way` at each, which are
-        named as `client/host:port`. Raises StoreUnavailable.
+        Clients and destinations share this worker's slots: `slots` is what `TakenSlots.told` says of them. Without it
+        there is no bound to them. Raises StoreUnavailable.
         """
-        share = free_slots, records.pack(under_way or {})
+        told = records.pack(slots) if slots is not None else ""
         while True:
-            _, more, *rows = await self._begin("deliver", "begin_deliver", count, self._rules, _CLAIM_BYTES, *share)
+            _, more, *rows = await self._begin("deliver", "begin_deliver", count, self._rules, _CLAIM_BYTES, told)
             # A large backlog is parked some at a time, so that the store's other clients get their turn.
             if rows or not more:
                 return _readable(rows, _deliver_claim)
@@ -579,7 +585,7 @@ def _shared_outcome(row: Sequence[bytes]) -> SharedOutcome:
 
 
 def _deliver_claim(row: Sequence[Any]) -> DeliverClaim:
-    thing_id, token, values, stored_result = row
+    thing_id, token, values, stored_result, doubt = row
     client, status, spec, created, deadline, batch, upstream, submitted, completed = values[:9]
     error_code, error_message, result_url, generation, attempts, turn, count, final = values[9:17]
     subject: Job | Batch
@@ -620,4 +626,5 @@ def _deliver_claim(row: Sequence[Any]) -> DeliverClaim:
         generation=int(generation or 0),
         attempt=int(attempts),
         turn=int(turn),
+        doubt=Doubt(doubt),
     )

@@ -17,8 +17,8 @@ end
 
 -- A permit is a member of flight:<destination>, scored by the end of the lease that holds it, so that a killed worker's
 -- permits come back by themselves. Its holder is in due:deliver, so it is begun again, and whatever becomes of it then
--- releases what is parked: nothing stays parked while nobody is under way to release it, but where the gate is closed,
--- and then `wake` does.
+-- releases what is parked. Nothing stays parked while nobody is under way to release it, but where the gate is closed,
+-- and then `wake` does, or where slots were wanting, and then `crowds` does (slots.lua).
 -- After a closing there is one permit, until something gets through.
 -- Returns how many are free, and until when the gate is closed, or nil.
 local function permits_free(where, limit)
@@ -27,17 +27,6 @@ local function permits_free(where, limit)
   local key = P .. 'flight:' .. where
   redis.call('ZREMRANGEBYSCORE', key, '-inf', int(NOW))
   return (till and 1 or limit) - redis.call('ZCARD', key), nil
-end
-
--- How many attempts at a destination a worker may have under way that has `mine` there, and `left` slots free: as many as
--- there are permits where it has no others. The less the others leave, the fewer, by the square of what they leave of all
--- slots. So dozens of destinations that hang at the same time leave some free, and the others find one.
-local function share(mine, left, cfg)
-  return cfg.permits * math.min(1, (left + mine) / cfg.slots) ^ 2
-end
-
-local function has_slot(mine, left, cfg)
-  return mine < share(mine, left, cfg)
 end
 
 -- What leaves its parked set keeps the permit that it left for until it is begun, for a while, so that permits that come

@@ -9,8 +9,8 @@ local counts = {}
 for _, kind in ipairs({'poll', 'deliver', 'enlist', 'purge'}) do
   counts[#counts + 1] = redis.call('ZCOUNT', P .. 'due:' .. kind, '-inf', now)
 end
--- Parked callbacks of a destination whose gate opens are due too.
-counts[2] = counts[2] + redis.call('ZCOUNT', P .. 'wake', '-inf', now)
+-- Parked callbacks of a destination whose gate opens are due too, and those of a client that may have slots again.
+for _, key in ipairs({'wake', 'crowds'}) do counts[2] = counts[2] + redis.call('ZCOUNT', P .. key, '-inf', now) end
 local closed, paused = redis.call('ZCOUNT', P .. 'wake', '(' .. now, '+inf'), redis.call('ZCARD', P .. 'paused')
 local clients = {}
 for i = 2, #ARGV, 2 do

@@ -4,8 +4,9 @@
 -- settings, a msgpack map: kept, events of a client; ttl, undelivered, ms that an ended job is kept; lease, ms; permits of
 -- a destination; attempts, first, the schedule's length and first delay in ms; and those that note_health names.
 --   id tok n(once)   set{field=value} del[field] s d (new states)   due(set) delay(ms)
---   att(empt log entry)   gen   carry(free slots of the worker: go on to the callback under this token)
---   how(the attempt ended: well, bad, silent)   left(free slots of the worker that made it)
+--   att(empt log entry)   gen   how(the attempt ended: well, bad, silent)   left(free slots of the worker that made it)
+--   carry(go on to the callback under this token, if one of the worker's slots is for it; see slots.lua. A map:
+--     left, of(what the client has under way), all(what all have); empty: it shares none)
 --   of(whose result it shares, as a follower) cr(edits taken) amb(iguous submit counted) up(stream id, when it is news)
 -- Returns per save: 'saved' now [news of the destination] | 'carried' now attempt | 'again' | 'refused' | 'gone'
 local cfg = cmsgpack.unpack(ARGV[1])
@@ -60,15 +61,24 @@ local function late(id, r, op)
 end
 
 -- The worker's attempts there are not known here: all workers' are taken for them, and who is wronged by that is due.
-local function may_carry_on(where, left)
+local function may_carry_on(where, doubt, told)
   if permits_free(where, cfg.permits) < 1 then return false end
+  if not told.left then return true end
   local open = redis.call('ZCARD', P .. 'flight:' .. where)
-  return open == 0 or has_slot(open, left, cfg)
+  return has_slot(open, told.of, told.all, told.left, doubt, cfg)
 end
 
--- No more leave their parked set than would be begun.
-local function to_release(where, left)
-  return math.max(1, math.ceil(share(redis.call('ZCARD', P .. 'flight:' .. where), left, cfg)))
+-- No more leave their parked set than would be begun; where nobody has answered, one for each attempt that ends.
+local function to_release(where, op)
+  if not op.left then return cfg.permits end
+  local open = redis.call('ZCARD', P .. 'flight:' .. where)
+  return math.max(1, op.how == 'silent' and open or math.ceil(share(open, op.left, 0, nil, nil, cfg)))
+end
+
+local function carried_on(id, doubt, token)
+  local attempt = attempt_of(id, token)
+  attempt[5] = doubt
+  return {'carried', int(NOW), attempt}
 end
 
 -- What a save of a member of a group means to the others.
@@ -96,7 +106,9 @@ local function save(op, result)
   if not f[1] then return {'gone'} end
   local r = {c = f[1], s = f[2], d = f[3], b = f[4] or '', dest = f[5], k = f[6]}
   if f[8] == op.n then
-    if op.carry and f[7] == op.tok and r.k == 'deliver' then return {'carried', int(NOW), attempt_of(id, op.tok)} end
+    if op.carry and f[7] == op.tok and r.k == 'deliver' then
+      return carried_on(id, doubt_of(destination_of(r.c, r.dest)), op.tok)
+    end
     return {'again', int(NOW)}
   end
   if f[7] ~= op.tok then return late(id, r, op) end
@@ -108,8 +120,9 @@ local function save(op, result)
   if op.del then redis.call('HDEL', key, unpack(op.del)) end
   if op.up then redis.call('HSET', key, 'up', op.up, 'st', int(NOW)) end
   local where, news = destination_of(r.c, r.dest), nil
-  local limit = op.att and to_release(where, op.left)
+  local limit = op.att and to_release(where, op)
   if op.att then
+    call_crowd(r.c)
     log_attempt(id, op.att)
     redis.call('HDEL', key, 'oa')
     news = note_health(r.c, r.dest, op.how, cfg)
@@ -157,13 +170,14 @@ local function save(op, result)
     end
     set_delivery(id, r, delivery, cfg)
   end
-  if op.carry and carried < CARRIED_BYTES and may_carry_on(where, op.carry) then
+  local doubt = op.carry and doubt_of(where)
+  if op.carry and carried < CARRIED_BYTES and may_carry_on(where, doubt, op.carry) then
     enter(id, r.c, r.dest, r.k, 'deliver', NOW + cfg.lease)
     redis.call('HSET', key, 'le', int(NOW + cfg.lease))
     open_attempt(id, where, NOW + cfg.lease)
-    local attempt = attempt_of(id, op.tok)
-    carried = carried + result_bytes(attempt[4])
-    return {'carried', int(NOW), attempt}
+    local answer = carried_on(id, doubt, op.tok)
+    carried = carried + result_bytes(answer[3][4])
+    return answer
   end
   redis.call('HDEL', key, 'tok', 'le')
   enter(id, r.c, r.dest, r.k, op.due, at)
