@@ -64,9 +64,10 @@ class Lateness:
 
 @dataclass
 class Crowd:
-    """Fifty healthy receivers, each with a port of its own."""
+    """Fifty healthy receivers, each with a port of its own. Each belongs to one of the clients."""
 
     system: System
+    api_keys: Sequence[str] = (API_KEY,)
     urls: list[str] = field(default_factory=list)
     #: What came, and when.
     _arrived: list[tuple[float, bytes]] = field(default_factory=list)
@@ -89,7 +90,10 @@ class Crowd:
         async def ask(number: int) -> None:
             await asyncio.sleep(began + number / per_s - loop.time())
             url = self.urls[number % len(self.urls)]
-            await self.system.submit(f"[latency=0.1] {name} {number}", callback_url=url)
+            job = {"scraper": "chatgpt", "prompt": f"[latency=0.1] {name} {number}", "callback_url": url}
+            api_key = self.api_keys[number % len(self.api_keys)]
+            status, answer = await self.system.call("POST", "/v1/jobs", job, **_as(api_key))
+            assert status == 202, answer
 
         async with asyncio.TaskGroup() as group:
             for number in range(count):
