@@ -1,7 +1,6 @@
 """Equal jobs that share one upstream job: who leads, who follows, and what becomes of them when somebody leaves."""
 
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -64,7 +63,7 @@ async def take_over(bench: Bench) -> list[PollClaim]:
     return [claim for claim in claims if claim.shared is None]
 
 
-def taken(claim: PollClaim) -> Save:
+def taken(claim: PollClaim, *, carry_on: bool = False) -> Save:
     """A follower's save of the outcome that it shares."""
     shared = claim.shared
     assert shared is not None
@@ -73,6 +72,7 @@ def taken(claim: PollClaim) -> Save:
         shared.status,
         shared.error or (FAILURE if shared.status is JobStatus.TIMED_OUT else None),
         announce_after_ms=0,
+        carry_on=carry_on,
         result_of=shared.of if shared.status is JobStatus.DONE else None,
     )
 
@@ -572,9 +572,7 @@ class TestLeaving:
         done = saved_outcome(claim.lease, JobStatus.DONE, None, announce_after_ms=0, result=large)
         await bench.work.save([done])
         claims = await bench.work.begin_poll(100)
-        answers = await bench.work.save(
-            [replace(taken(claim), body=taken(claim).body | {"carry": 250}) for claim in claims]
-        )
+        answers = await bench.work.save([taken(claim, carry_on=True) for claim in claims])
         carried = [answer for answer in answers if isinstance(answer, Carried)]
         assert len(claims) == 11
         assert 1 <= len(carried) <= 5
