@@ -188,7 +188,8 @@ class Deliverer:
             delivery=status.value,
             retry_in_s=delay_ms / 1000 if delay_ms is not None else None,
         )
-        return saved_attempt(claim, attempt, status, delay_ms, free_slots=self.free_slots())
+        here = self._taken.at(claim.client, claim.destination)
+        return saved_attempt(claim, attempt, status, delay_ms, free_slots=self.free_slots(), at=here)
 
 
 def _read(reply: Reply, number: int, started_ms: int, now_ms: int) -> tuple[Attempt, int | None]:

@@ -286,6 +286,26 @@ class TestConfiguration:
             await Store.connect(make_settings(store_url, durability="strict"))
 
 
+async def test_a_store_that_fills_up_in_the_middle_says_so_to_each() -> None:
+    """Of jobs that go in one trip those that still fitted are accepted, and the others are refused."""
+    with ValkeyServer(port=free_port(), config={"maxmemory-policy": "noeviction"}) as server:
+        async with Bench.open(f"{server.connection_url}/0") as bench:
+            await bench.accept()
+            used = (await bench.raw.info("memory"))["used_memory"]
+            await bench.raw.config_set("maxmemory", used + 2_500_000)
+            spec = make_spec(prompt="x" * 30_000)
+            answers = await asyncio.gather(
+                *(bench.store.accept(make_admission(), spec) for _ in range(100)), return_exceptions=True
+            )
+            await bench.raw.config_set("maxmemory", 0)
+            refused = [answer for answer in answers if isinstance(answer, StoreUnavailable)]
+            accepted = [answer for answer in answers if not isinstance(answer, BaseException)]
+            assert refused
+            assert len(accepted) + len(refused) == 100
+            assert {answer.job.id for answer in accepted} <= set((await bench.snapshot()).jobs())
+            assert len((await bench.snapshot()).jobs()) == 1 + len(accepted)
+
+
 class TestStrict:
     """RELAY_DURABILITY=strict: what was accepted has been synced."""
 

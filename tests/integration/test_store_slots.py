@@ -369,3 +369,44 @@ class TestCarryingOn:
         slots = worker.taken().told_by(ACME, worker.free, claiming=IN_DOUBT)
         outcome = saved_outcome(poll.lease, JobStatus.FAILED, FAILURE, announce_after_ms=0, carry_on=True, slots=slots)
         assert await bench.work.save([outcome]) == [Saved()]
+
+
+@pytest.mark.parametrize("first", [100, 101])
+async def test_claims_of_one_look_at_the_lines_too(store_url: str, first: int) -> None:
+    """A worker with two slots, whose claims are all for one, gets to those in line and to those that are due."""
+    async with Bench.open(store_url, deliver_slots=2, callback_concurrency=20) as bench:
+        bench.work._next_number = first
+        worker = Worker(bench, slots=2)
+        await each_announced(bench, [f"receiver-{n}.example:443" for n in range(12)])
+        delivered = 0
+        for _ in range(200):
+            new = await bench.work.begin_deliver((worker.free + 1) // 2, slots=worker.taken().told(worker.free))
+            worker.claims += new
+            for destination in {claim.destination for claim in worker.claims}:
+                delivered += 1
+                await worker.end(destination)
+            await bench.let_pass(0.3)
+        assert delivered == 12
+
+
+async def test_a_backlog_keeps_all_its_permits(store_url: str) -> None:
+    """Two workers drain what waits for a receiver that answers with as many attempts as it has permits, to the end."""
+    async with Bench.open(store_url, deliver_slots=10, callback_concurrency=4) as bench:
+        workers = [Worker(bench, slots=10), Worker(bench, slots=10, other=True)]
+        await each_announced(bench, ["a.example:443"])
+        await workers[0].begin()
+        await workers[0].end("a.example:443")
+        await each_announced(bench, ["a.example:443"], 60)
+        under_way = []
+        for _ in range(40):
+            for worker in workers:
+                await worker.begin()
+            await bench.let_pass(0.3)
+            under_way.append(sum(len(worker.claims) for worker in workers))
+            worker = max(workers, key=lambda one: len(one.claims))
+            claim = worker.claims.pop(0)
+            save = saved_attempt(
+                claim, attempt_of(claim), DeliveryStatus.DELIVERED, free_slots=worker.free, at=len(worker.claims) + 1
+            )
+            await worker._store.save([save])
+        assert min(under_way[1:]) >= 3

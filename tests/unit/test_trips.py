@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from relay.core.errors import StoreUnavailable
 from relay.core.store.trips import Asked, SharedTrips
 
 
@@ -53,6 +54,17 @@ class TestSharedTrips:
         assert store.trips == [["a", "b", "c"]]
         store.let.release()
         assert await asyncio.gather(*asked) == ["A", "B", "C"]
+
+    async def test_one_refusal_is_for_who_asked(self) -> None:
+        """An exception among the answers is raised to its own caller; the others have theirs."""
+
+        async def carry(asked: Sequence[Asked]) -> list[Any]:
+            return [StoreUnavailable("full") if name == "b" else args[0] for name, args in asked]
+
+        trips = SharedTrips(carry)
+        a, b, c = await asyncio.gather(*(ask(trips, name) for name in "abc"), return_exceptions=True)
+        assert (a, c) == ("A", "C")
+        assert isinstance(b, StoreUnavailable)
 
     async def test_the_rest_goes_when_a_trip_is_back(self, store: Store) -> None:
         """What comes while a trip is under way waits for its end, and goes together then."""

@@ -197,7 +197,10 @@ class Connection:
         return await (self._shared.run(name, args) if name in self._ran else self._run_alone(name, args))
 
     async def _run_together(self, asked: Sequence[Asked]) -> list[Any]:
-        """Run scripts in one trip, and sync what they wrote where that is asked for. Raises StoreUnavailable."""
+        """Run scripts in one trip, and sync what they wrote where that is asked for.
+
+        An exception among the answers is for who asked for that one. Raises StoreUnavailable for all.
+        """
 
         async def trip() -> list[Any]:
             # WAITAOF speaks of what its own connection wrote, so it goes along.
@@ -212,11 +215,18 @@ class Connection:
             return answers
 
         answers = await self.call(trip)
-        # A script that the store does not know any more, or cannot run now: asked for alone, it runs, or that is said.
-        return [
-            await self._run_alone(*one) if isinstance(answer, redis_errors.RedisError) else answer
-            for one, answer in zip(asked, answers, strict=True)
-        ]
+        trouble: Exception | None = None
+        for place, (one, answer) in enumerate(zip(asked, answers, strict=True)):
+            if isinstance(answer, redis_errors.RedisError):
+                # The store does not know this script any more, or cannot run it now: asked for alone, it runs, or that
+                # is said, to who asked for it only. What went along was done.
+                try:
+                    answers[place] = trouble or await self._run_alone(*one)
+                except StoreUnavailable as error:
+                    trouble = answers[place] = error
+                except redis_errors.RedisError as error:
+                    answers[place] = error
+        return answers
 
     async def _run_alone(self, name: str, args: tuple[bytes | str | float, ...]) -> Any:
         async def synced() -> Any:

@@ -44,6 +44,10 @@ class TakenSlots:
             if not self._at[where]:
                 del self._at[where]
 
+    def at(self, client: ClientName, destination: str) -> int:
+        """How many attempts at a destination have slots."""
+        return self._at[f"{client}/{destination}"]
+
     def _count(self, client: ClientName, doubt: Doubt, by: int) -> None:
         counts = self._of.setdefault(client, [0] * len(Doubt))
         for i in range(doubt + 1):

@@ -15,7 +15,10 @@ _OVERTAKE_S = 0.02
 
 
 class SharedTrips:
-    """The trips of one connection pool. `carry` makes one, and returns the answers in order, or raises for all."""
+    """The trips of one connection pool.
+
+    `carry` makes one, and returns the answers in order, exceptions for single ones among them, or raises for all.
+    """
 
     def __init__(self, carry: Callable[[Sequence[Asked]], Awaitable[list[Any]]]) -> None:
         self._carry = carry
@@ -61,5 +64,9 @@ class SharedTrips:
                     future.set_exception(error)
             return
         for (_, future), answer in zip(taken, answers, strict=True):
-            if not future.done():
+            if future.done():
+                continue
+            if isinstance(answer, Exception):
+                future.set_exception(answer)
+            else:
                 future.set_result(answer)

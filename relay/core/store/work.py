@@ -302,10 +302,11 @@ def saved_attempt(
     retry_after_ms: int | None = None,
     *,
     free_slots: int | None = None,
+    at: int | None = None,
 ) -> Save:
     """An attempt has ended, and with it the delivery unless `retry_after_ms` says when the next one follows.
 
-    With few `free_slots` the worker releases fewer of the callbacks that wait for the destination.
+    With few `free_slots`, and `at` attempts there under way, the worker releases fewer of those that wait for it.
     """
     body: dict[str, Any] = {
         "att": records.encode_attempt(attempt).decode(),
@@ -314,7 +315,7 @@ def saved_attempt(
         "d": status.value,
     }
     if free_slots is not None:
-        body["left"] = free_slots
+        body |= {"left": free_slots} | ({} if at is None else {"at": at})
     if retry_after_ms is None:
         body["due"] = "purge"
     else:

@@ -156,7 +156,7 @@ local function begin_crowds(last)
   local crowds = P .. 'crowds'
   local places = redis.call('ZRANGEBYSCORE', crowds, '-inf', int(NOW), 'WITHSCORES', 'LIMIT', 0, QUEUES)
   for i = 1, #places, 2 do
-    if #taken >= last then break end
+    if #taken >= last or bytes > max_bytes then break end
     local doubt, client = string.match(places[i], '^(%d):(.*)$')
     local queue = P .. 'crowd:' .. places[i]
     local seen_to = begin_in_line(client, tonumber(doubt), queue, last)
@@ -170,8 +170,8 @@ local function begin_crowds(last)
   end
 end
 
--- Where a claim is for one, every other one.
-begin_crowds(math.floor((count + number % 2) / 2))
+-- Where a claim is for one, every other one, by chance.
+begin_crowds(math.floor((count + TIME[2] % 2) / 2))
 
 local looked, seen, full = 0, 0, false
 repeat

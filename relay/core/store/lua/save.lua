@@ -5,6 +5,7 @@
 -- a destination; attempts, first, the schedule's length and first delay in ms; and those that note_health names.
 --   id tok n(once)   set{field=value} del[field] s d (new states)   due(set) delay(ms)
 --   att(empt log entry)   gen   how(the attempt ended: well, bad, silent)   left(free slots of the worker that made it)
+--   at(what it has under way there)
 --   carry(go on to the callback under this token, if one of the worker's slots is for it; see slots.lua. A map:
 --     left, of(what the client has under way), all(what all have); empty: it shares none)
 --   of(whose result it shares, as a follower) cr(edits taken) amb(iguous submit counted) up(stream id, when it is news)
@@ -72,7 +73,9 @@ end
 local function to_release(where, op)
   if not op.left then return cfg.permits end
   local open = redis.call('ZCARD', P .. 'flight:' .. where)
-  return math.max(1, op.how == 'silent' and open or math.ceil(share(open, op.left, 0, nil, nil, cfg)))
+  if op.how == 'silent' then return math.max(1, open) end
+  local here = math.min(open, op.at or open)
+  return math.max(1, math.min(cfg.permits, open - here + math.ceil(share(here, op.left, 0, nil, nil, cfg))))
 end
 
 local function carried_on(id, doubt, token)
