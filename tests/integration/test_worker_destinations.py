@@ -13,7 +13,7 @@ from aiohttp import web
 from relay.core.model import AttemptOutcome, DeliveryStatus
 from tests.integration.store_harness import ACME, UMBRELLA
 from tests.integration.worker_harness import DEFAULT, Rig, eventually, write_clients
-from tests.integration.worker_peers import Arrival, Receiver, Upstream
+from tests.integration.worker_peers import Arrival, Receiver, Upstream, thanking_after
 from tests.processes import free_port, until
 
 
@@ -44,13 +44,9 @@ async def test_a_hanging_receiver_holds_nobody_else_up(store_url: str) -> None:
     """While one destination's permits are all taken, another gets its callbacks, and so does the first afterwards."""
     go_on = asyncio.Event()
 
-    async def hanging(_arrival: Arrival) -> web.Response:
-        await go_on.wait()
-        return web.Response(status=204)
-
     async with (
         Upstream().serving() as upstream,
-        Receiver(hanging).serving() as stuck,
+        Receiver(thanking_after(go_on)).serving() as stuck,
         Rig.open(store_url, upstream.url, callback_concurrency=2) as rig,
         rig.working(),
     ):
@@ -142,13 +138,9 @@ async def test_a_worker_that_was_taken_for_dead_is_not_listened_to(store_url: st
     """An attempt whose lease was lost is made again, and what the first one comes to changes nothing any more."""
     go_on = asyncio.Event()
 
-    async def hanging(_arrival: Arrival) -> web.Response:
-        await go_on.wait()
-        return web.Response(status=204)
-
     async with (
         Upstream().serving() as upstream,
-        Receiver(hanging).serving() as receiver,
+        Receiver(thanking_after(go_on)).serving() as receiver,
         Rig.open(store_url, upstream.url) as rig,
         rig.working(measured=True) as worker,
     ):

@@ -13,7 +13,7 @@ from relay.core.model import AttemptOutcome, DeliveryStatus, JobStatus
 from relay.core.settings import Settings
 from tests.integration.store_harness import make_admission
 from tests.integration.worker_harness import DEFAULT, FAST, Rig, eventually, write_clients
-from tests.integration.worker_peers import Arrival, Receiver, Upstream, answering, emulated, pending
+from tests.integration.worker_peers import Arrival, Receiver, Upstream, answering, emulated, pending, thanking_after
 from tests.processes import until
 from worker import service
 
@@ -95,13 +95,9 @@ async def test_stopping_finishes_what_was_begun(store_url: str) -> None:
     """A callback under way is waited for and saved; nothing new is begun, here or at the upstream."""
     go_on = asyncio.Event()
 
-    async def holding(_arrival: Arrival) -> web.Response:
-        await go_on.wait()
-        return web.Response(status=204)
-
     async with (
         Upstream().serving() as upstream,
-        Receiver(holding).serving() as receiver,
+        Receiver(thanking_after(go_on)).serving() as receiver,
         Rig.open(store_url, upstream.url) as rig,
     ):
         async with rig.working(measured=True) as worker:

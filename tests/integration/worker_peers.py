@@ -190,6 +190,16 @@ async def thanking(_arrival: Arrival) -> web.Response:
     return web.Response(status=204)
 
 
+def thanking_after(go_on: asyncio.Event) -> Replying:
+    """Answers once a test lets it; until then attempts hang."""
+
+    async def hold(_arrival: Arrival) -> web.Response:
+        await go_on.wait()
+        return web.Response(status=204)
+
+    return hold
+
+
 class Receiver:
     """A receiver that answers as a test says, and notes what comes, when, and how much of it at once."""
 
