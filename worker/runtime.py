@@ -24,7 +24,8 @@ from worker import tasks
 log = structlog.get_logger("worker.runtime")
 
 _CONNECTIONS = 32
-_POLL_DELAY_S = 0.05
+#: How often arq looks around without being told that something is there; its cron needs no more.
+_LOOK_S = 0.5
 _TASK_TIMEOUT_S = 30
 _QUEUE_TTL_S = 3600
 _RESTART_S = 0.5
@@ -37,6 +38,23 @@ def _encode(value: dict[str, Any]) -> bytes:
     return json.dumps(value, default=repr).encode()
 
 
+class _Worker(Worker):
+    """arq's, which looks at its queue when `due` is set: to look twenty times a second is half of what idling costs."""
+
+    def __init__(self, due: asyncio.Event, **options: Any) -> None:
+        super().__init__(**options)
+        self._due = due
+
+    async def main(self) -> None:
+        """Look and start, until cancelled."""
+        while True:
+            self._due.clear()
+            await self._poll_iteration()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self.poll_delay_s):
+                    await self._due.wait()
+
+
 class Runtime:
     """arq's worker in this process, and the way to give it a batch to start."""
 
@@ -47,6 +65,8 @@ class Runtime:
         self._count = 0
         self._ctx: dict[str, Any] = {}
         self._worker: Worker | None = None
+        #: Set when something was put into the queue, which no other process does.
+        self._due = asyncio.Event()
         self._pool = connection_pool(settings, _CONNECTIONS)
         self._redis = ArqRedis(
             self._pool,
@@ -69,6 +89,7 @@ class Runtime:
             await self._redis.expire(self._queue, _QUEUE_TTL_S)
         except (RedisError, OSError) as error:
             raise StoreUnavailable("the store is unreachable") from error
+        self._due.set()
         if started is None:
             # arq takes a connection that was lost before EXEC for a duplicate; there are none here.
             raise StoreUnavailable("the store did not take a task")
@@ -110,7 +131,8 @@ class Runtime:
         await close_pool(self._pool)
 
     def _build(self) -> Worker:
-        return Worker(
+        return _Worker(
+            self._due,
             functions=[tasks.submit, tasks.poll, tasks.deliver, tasks.keep_house],
             # Unique over all workers of one relay by the second, so that one of them does it.
             cron_jobs=[
@@ -128,7 +150,7 @@ class Runtime:
             job_timeout=_TASK_TIMEOUT_S,
             keep_result=0,
             max_tries=1,
-            poll_delay=_POLL_DELAY_S,
+            poll_delay=_LOOK_S,
             health_check_interval=60,
             health_check_key=f"{self._queue}:health",
             ctx=dict(self._ctx),

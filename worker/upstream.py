@@ -4,6 +4,7 @@ Whatever the upstream or the network does is an outcome, never an exception. Wha
 submit that failed was sent: a job that may exist may have been paid for.
 """
 
+import asyncio
 import os
 from collections.abc import Callable
 from functools import lru_cache
@@ -13,7 +14,7 @@ import aiohttp
 import msgspec
 import yarl
 
-from relay.core.egress import AnswerTooLarge, RedirectRefused, read_bounded
+from relay.core.egress import AnswerTooLarge, RedirectRefused, TimeLimits, read_bounded
 from relay.core.model import JobSpec
 from relay.core.retry_after import parse_retry_after
 from worker.upstream_answers import (
@@ -32,6 +33,8 @@ from worker.upstream_answers import (
 
 #: What is read of a refusal; its status has said the most of it.
 _REFUSAL_BYTES = 64 * 1024
+#: A refusal whose body drips is one all the same: waiting for that ends before the whole request does.
+_SOONER_S = 0.1
 #: Nothing has been sent when these are raised: aiohttp raises them before it has a connection.
 _UNSENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL)
 _BROKEN = (aiohttp.ClientError, TimeoutError, OSError)
@@ -51,6 +54,7 @@ class UpstreamClient:
         self._base = yarl.URL(base_url)
         self._max_bytes = max_bytes
         self._now_ms = now_ms
+        self._limits = TimeLimits()
 
     async def submit(self, spec: JobSpec, api_key: str, *, timeout_s: float) -> SubmitOutcome:
         """Submit a job, once, within `timeout_s` in all. The key travels in `X-API-Key` and nowhere else."""
@@ -79,21 +83,26 @@ class UpstreamClient:
         return read_poll(answer)
 
     async def _send(self, method: str, url: yarl.URL, timeout_s: float, secret: str, headers: dict[str, str]) -> Answer:
+        ends_s = asyncio.get_running_loop().time() + timeout_s
         try:
-            async with self._session.request(
-                method, url, headers=headers, timeout=_limits(timeout_s), allow_redirects=False
-            ) as response:
-                body = await self._body(response)
+            async with (
+                self._limits.within(timeout_s),
+                self._session.request(
+                    method, url, headers=headers, timeout=_connect_within(timeout_s / 2), allow_redirects=False
+                ) as response,
+            ):
+                body = await self._body(response, ends_s)
                 wait_s = parse_retry_after(response.headers.get("Retry-After"), self._now_ms() / 1000)
                 return Answer(response.status, body, wait_s, secret)
         except RedirectRefused as error:
             return Answer(error.status, b"", None, secret)
 
-    async def _body(self, response: aiohttp.ClientResponse) -> bytes:
+    async def _body(self, response: aiohttp.ClientResponse, ends_s: float) -> bytes:
         if is_success(response.status):
             return await read_bounded(response, self._max_bytes)
         try:
-            return await read_bounded(response, min(self._max_bytes, _REFUSAL_BYTES))
+            async with asyncio.timeout_at(ends_s - _SOONER_S):
+                return await read_bounded(response, min(self._max_bytes, _REFUSAL_BYTES))
         except _BROKEN:
             # The status is there, and says what there is to know.
             response.close()
@@ -101,9 +110,9 @@ class UpstreamClient:
 
 
 @lru_cache(64)
-def _limits(timeout_s: float) -> aiohttp.ClientTimeout:
+def _connect_within(timeout_s: float) -> aiohttp.ClientTimeout:
     # A connection that takes half of the time is given up while it is still certain that nothing was sent.
-    return aiohttp.ClientTimeout(total=timeout_s, connect=timeout_s / 2)
+    return aiohttp.ClientTimeout(total=None, connect=timeout_s)
 
 
 def query_of(spec: JobSpec) -> dict[str, str]:

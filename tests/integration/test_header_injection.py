@@ -222,7 +222,7 @@ def test_a_header_that_is_taken_is_one_line(loop: Loop) -> None:
     receiver, session = loop.enter(sending())
     outcomes: Counter[bool] = Counter()
 
-    @settings(max_examples=600, deadline=None)
+    @settings(max_examples=600)
     @given(_HEADERS)
     @example({"X": "a\r\nX-Evil: 1"})
     @example({"X: a\r\nX-Evil": "1"})
@@ -344,7 +344,7 @@ def test_a_path_stays_one(loop: Loop) -> None:
     receiver, session = loop.enter(sending())
     outcomes: Counter[bool] = Counter()
 
-    @settings(max_examples=600, deadline=None)
+    @settings(max_examples=600)
     @given(st.sampled_from(["/", "?", ""]), st.lists(_PARTS, max_size=4).map("".join))
     @example("/", "a\r\nX-Evil: 1")
     @example("/", "%0d%0aX-Evil:%201")
@@ -390,7 +390,7 @@ def test_a_prompt_stays_one(loop: Loop) -> None:
     client = UpstreamClient(session, base, max_bytes=1000, now_ms=lambda: 0)
     spec = JobSpec("chatgpt", "", "US", 300, False, 960, Callback("http://127.0.0.1/", "127.0.0.1:80", ()))
 
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=300)
     @given(st.text("a&=#+%?/\\ \r\n\té\x7f\x85\u2028😀", min_size=1, max_size=30), _PARAMS)
     @example("a HTTP/1.1\r\nX-API-Key: other\r\n\r\nGET / HTTP/1.1", {})
     @example("%0d%0a", {"a": "b\r\nc&prompt=d"})

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.latencies import cached, doubling, draw_jobs, heavy_tail
@@ -55,7 +55,7 @@ def poll_ages_s(schedule: Schedule, until_s: float) -> list[float]:
     return ages_s
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25)
 @given(histogram=histograms(), limits=LIMITS_OF_ALL_KINDS, aim=AIMS, ages_s=st.lists(st.floats(0, 1e6), max_size=20))
 def test_every_age_has_an_answer_within_the_limits(
     histogram: LatencyHistogram, limits: Limits, aim: Aim, ages_s: list[float]
@@ -73,7 +73,7 @@ def test_every_age_has_an_answer_within_the_limits(
         assert delay_s <= max(30, limits.cap_s)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25)
 @given(histogram=histograms(), limits=LIMITS_OF_ALL_KINDS, aim=AIMS)
 def test_a_job_that_stays_pending_is_polled_for_ever(histogram: LatencyHistogram, limits: Limits, aim: Aim) -> None:
     """Polls get past the end of what is known, in a bounded number, and go on at the cap from there."""
@@ -83,7 +83,7 @@ def test_a_job_that_stays_pending_is_polled_for_ever(histogram: LatencyHistogram
     assert schedule.next_poll(ages_s[-1]) == limits.cap_s
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25)
 @given(histogram=histograms(), worths_s=st.tuples(st.floats(0.01, 50), st.floats(0.01, 50)).map(sorted))
 def test_dearer_polls_are_fewer(histogram: LatencyHistogram, worths_s: Sequence[float]) -> None:
     """The more lateness a poll is worth, the fewer are expected, and the later outcomes are found."""
@@ -94,7 +94,7 @@ def test_dearer_polls_are_fewer(histogram: LatencyHistogram, worths_s: Sequence[
     assert more.lateness_s >= less.lateness_s * (1 - 1e-9) - 1e-6
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25)
 @given(histogram=histograms(), worth_s=st.floats(0.01, 20), rng=st.randoms(use_true_random=False))
 def test_no_schedule_drawn_at_random_is_better(histogram: LatencyHistogram, worth_s: float, rng: random.Random) -> None:
     """The schedule has the least expected cost of all that keep to the limits."""

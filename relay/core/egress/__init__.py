@@ -3,6 +3,7 @@
 from relay.core.egress.attempt import Answered, NotAnswered, OutOfResources, Reply, post_callback
 from relay.core.egress.bodies import AnswerTooLarge, read_bounded
 from relay.core.egress.guard import BlockedAddress, CallbackGuard
+from relay.core.egress.limits import TimeLimits
 from relay.core.egress.resolver import AresResolver, HostResolver
 from relay.core.egress.sessions import (
     USER_AGENT,
@@ -30,6 +31,7 @@ __all__ = [
     "RedirectRefused",
     "RefusedUrl",
     "Reply",
+    "TimeLimits",
     "UrlPolicy",
     "callback_session",
     "parse_callback_url",

@@ -79,7 +79,7 @@ async def post_callback(
     ends_at = began_at + timeout_s
     try:
         target = session.guard.parse(url, client)
-        async with asyncio.timeout_at(ends_at):
+        async with session.limits.within(timeout_s):
             response = await session.http.post(
                 target.url,
                 data=body if len(body) <= _WRITTEN_WHOLE_BYTES else io.BytesIO(body),

@@ -13,7 +13,6 @@ EXCERPT_BYTES = 1024
 _READ_AT_MOST_BYTES = 16 * 1024
 #: The status has decided the attempt already; a body that drips is not waited for longer.
 _READ_WITHIN_S = 1.0
-_CHUNK_BYTES = 64 * 1024
 
 #: Controls but tab and line feed, and what reverses or hides text on a screen (bidirectional and zero-width controls).
 _HARMFUL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
@@ -25,13 +24,16 @@ class AnswerTooLarge(aiohttp.ClientPayloadError):
 
 async def read_bounded(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
     """The whole body, decompressed, of at most `max_bytes`. Raises AnswerTooLarge, and closes the connection then."""
-    body = bytearray()
-    async for chunk in response.content.iter_chunked(_CHUNK_BYTES):
-        body += chunk
-        if len(body) > max_bytes:
+    # Most bodies come whole: one piece.
+    pieces: list[bytes] = []
+    size = 0
+    while not response.content.at_eof():
+        pieces.append(await response.content.readany())
+        size += len(pieces[-1])
+        if size > max_bytes:
             response.close()
             raise AnswerTooLarge(f"the answer is larger than {max_bytes} bytes")
-    return bytes(body)
+    return b"".join(pieces)
 
 
 async def read_excerpt(response: aiohttp.ClientResponse, ends_at: float) -> str:

@@ -7,7 +7,7 @@ request by itself.
 import socket
 import ssl
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
@@ -18,6 +18,7 @@ from aiohttp.tracing import Trace
 
 from relay import __version__
 from relay.core.egress.guard import BlockedAddress, CallbackGuard
+from relay.core.egress.limits import TimeLimits
 from relay.core.settings import Settings
 
 USER_AGENT = f"scrapellm-relay/{__version__}"
@@ -51,6 +52,7 @@ class CallbackSession:
 
     guard: CallbackGuard
     http: aiohttp.ClientSession
+    limits: TimeLimits = field(default_factory=TimeLimits)
 
     async def close(self) -> None:
         """Close the connections."""
