@@ -67,7 +67,7 @@ class Runtime:
         self._worker: Worker | None = None
         #: Set when something was put into the queue, which no other process does.
         self._due = asyncio.Event()
-        self._pool = connection_pool(settings, _CONNECTIONS)
+        self._pool = connection_pool(settings, _CONNECTIONS, timed=True)
         self._redis = ArqRedis(
             self._pool,
             job_serializer=_encode,

@@ -14,7 +14,8 @@ import aiohttp
 import msgspec
 import yarl
 
-from relay.core.egress import AnswerTooLarge, RedirectRefused, TimeLimits, read_bounded
+from relay.core.egress import AnswerTooLarge, read_bounded
+from relay.core.limits import TimeLimits
 from relay.core.model import JobSpec
 from relay.core.retry_after import parse_retry_after
 from worker.upstream_answers import (
@@ -84,18 +85,15 @@ class UpstreamClient:
 
     async def _send(self, method: str, url: yarl.URL, timeout_s: float, secret: str, headers: dict[str, str]) -> Answer:
         ends_s = asyncio.get_running_loop().time() + timeout_s
-        try:
-            async with (
-                self._limits.within(timeout_s),
-                self._session.request(
-                    method, url, headers=headers, timeout=_connect_within(timeout_s / 2), allow_redirects=False
-                ) as response,
-            ):
-                body = await self._body(response, ends_s)
-                wait_s = parse_retry_after(response.headers.get("Retry-After"), self._now_ms() / 1000)
-                return Answer(response.status, body, wait_s, secret)
-        except RedirectRefused as error:
-            return Answer(error.status, b"", None, secret)
+        async with (
+            self._limits.within(timeout_s),
+            self._session.request(
+                method, url, headers=headers, timeout=_connect_within(timeout_s / 2), allow_redirects=False
+            ) as response,
+        ):
+            body = await self._body(response, ends_s)
+            wait_s = parse_retry_after(response.headers.get("Retry-After"), self._now_ms() / 1000)
+            return Answer(response.status, body, wait_s, secret)
 
     async def _body(self, response: aiohttp.ClientResponse, ends_s: float) -> bytes:
         if is_success(response.status):

@@ -4,10 +4,11 @@ Alone knows the format of log lines and which metrics every process has. Nothing
 and structlog make global: each process makes its own registry and hands it on.
 """
 
+import asyncio
 import logging
 import platform
 import sys
-from typing import Any
+from typing import Any, BinaryIO
 
 import msgspec
 import structlog
@@ -26,6 +27,8 @@ from relay.core.settings import Settings
 
 #: What the name of each of our metrics begins with.
 NAMESPACE = "scrapellm_relay"
+#: How long a log line may wait to be written with others; a process that is killed loses so much.
+_GATHER_S = 0.05
 #: The Content-Type of what `render` returns.
 METRICS_CONTENT_TYPE = CONTENT_TYPE_LATEST
 
@@ -48,11 +51,12 @@ def configure_logging(settings: Settings) -> None:
 
 def _configure_own(shared: list[structlog.typing.Processor], level: int, *, as_json: bool) -> None:
     if as_json:
-        # Bytes go straight to the descriptor's buffer: a line per request must be cheap.
+        # A line per request must be cheap: bytes go straight to the descriptor's buffer, and from there together.
+        lines = _Lines(sys.stderr.buffer)
         structlog.configure(
             processors=[*shared, structlog.processors.format_exc_info, _json],
             wrapper_class=structlog.make_filtering_bound_logger(level),
-            logger_factory=structlog.BytesLoggerFactory(file=sys.stderr.buffer),
+            logger_factory=lambda *_: lines,
             cache_logger_on_first_use=True,
         )
     else:
@@ -62,6 +66,30 @@ def _configure_own(shared: list[structlog.typing.Processor], level: int, *, as_j
             logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
             cache_logger_on_first_use=True,
         )
+
+
+class _Lines:
+    """Writes lines, those of a moment together; at once where no event loop runs. What structlog takes for a logger."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._alarm: tuple[asyncio.AbstractEventLoop, asyncio.TimerHandle] | None = None
+
+    def msg(self, line: bytes) -> None:
+        self._file.write(line + b"\n")
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            self._file.flush()
+            return
+        if self._alarm is None or self._alarm[0] is not loop:
+            self._alarm = loop, loop.call_later(_GATHER_S, self._flush)
+
+    debug = info = warning = error = critical = exception = msg
+
+    def _flush(self) -> None:
+        self._alarm = None
+        self._file.flush()
 
 
 def _configure_libraries(shared: list[structlog.typing.Processor], level: int, *, as_json: bool) -> None:

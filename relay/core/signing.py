@@ -7,6 +7,7 @@ import hmac
 import secrets
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 
 from standardwebhooks import Webhook
 
@@ -41,7 +42,12 @@ def sign(secrets_: Sequence[str], webhook_id: str, timestamp_s: int, body: bytes
     """
     moment = datetime.fromtimestamp(timestamp_s, UTC)
     text = body.decode()
-    return " ".join(Webhook(secret).sign(webhook_id, moment, text) for secret in secrets_)
+    return " ".join([_webhook(secret).sign(webhook_id, moment, text) for secret in secrets_])
+
+
+@lru_cache(1024)
+def _webhook(secret: str) -> Webhook:
+    return Webhook(secret)
 
 
 def result_token(secret: str, job_id: JobId) -> str:

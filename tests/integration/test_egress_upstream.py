@@ -9,7 +9,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from relay.core.egress import AnswerTooLarge, ConnectionLost, RedirectRefused, read_bounded, upstream_session
+from relay.core.egress import AnswerTooLarge, read_bounded, upstream_session
 from relay.core.settings import Settings
 
 
@@ -59,7 +59,7 @@ async def test_a_request_is_not_repeated_on_a_reset_connection(session: aiohttp.
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/jobs/1"
     async with session.request(method, url) as response:
         assert await read_bounded(response, 10) == b"ok"
-    with pytest.raises(ConnectionLost):
+    with pytest.raises((aiohttp.ClientOSError, aiohttp.ServerDisconnectedError)):
         await session.request(method, url)
     assert requests == 2
     server.close()
@@ -70,22 +70,6 @@ async def test_a_refused_connection_is_known_to_be_unsent(session: aiohttp.Clien
     """What was never sent is told apart from what was lost: only the second may have cost money."""
     with pytest.raises(aiohttp.ClientConnectorError):
         await session.get(f"http://127.0.0.1:{unused_tcp_port}/")
-
-
-@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-async def test_redirects_are_refused(session: aiohttp.ClientSession, start: Start, status: int) -> None:
-    """The key in the request's headers goes to no other place."""
-    paths: list[str] = []
-
-    async def handler(request: web.Request) -> web.Response:
-        paths.append(request.path)
-        return web.Response(status=status, headers={"Location": "/elsewhere"})
-
-    server = await start(handler)
-    with pytest.raises(RedirectRefused) as caught:
-        await session.get(server.make_url("/jobs/1"), headers={"X-API-Key": "k"})
-    assert caught.value.status == status
-    assert paths == ["/jobs/1"]
 
 
 async def test_the_environment_and_cookies_play_no_part(

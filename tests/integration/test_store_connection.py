@@ -386,7 +386,7 @@ class TestStrict:
 def test_a_url_that_is_none_is_told_without_its_password(url: str) -> None:
     """One line names the setting and what it may look like."""
     with pytest.raises(ConfigurationError, match=r"^RELAY_REDIS_URL: is not a ") as caught:
-        connection_pool(make_settings(url), 1)
+        connection_pool(make_settings(url), 1, timed=True)
     assert "hush" not in str(caught.value)
 
 

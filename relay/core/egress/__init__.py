@@ -3,13 +3,10 @@
 from relay.core.egress.attempt import Answered, NotAnswered, OutOfResources, Reply, post_callback
 from relay.core.egress.bodies import AnswerTooLarge, read_bounded
 from relay.core.egress.guard import BlockedAddress, CallbackGuard
-from relay.core.egress.limits import TimeLimits
 from relay.core.egress.resolver import AresResolver, HostResolver
 from relay.core.egress.sessions import (
     USER_AGENT,
     CallbackSession,
-    ConnectionLost,
-    RedirectRefused,
     callback_session,
     upstream_session,
 )
@@ -24,14 +21,11 @@ __all__ = [
     "CallbackGuard",
     "CallbackSession",
     "CallbackUrl",
-    "ConnectionLost",
     "HostResolver",
     "NotAnswered",
     "OutOfResources",
-    "RedirectRefused",
     "RefusedUrl",
     "Reply",
-    "TimeLimits",
     "UrlPolicy",
     "callback_session",
     "parse_callback_url",

@@ -16,6 +16,7 @@ import structlog
 from redis import exceptions as redis_errors
 
 from relay.core.errors import ConfigurationError, StoreUnavailable
+from relay.core.limits import TimeLimits
 from relay.core.settings import Settings
 from relay.core.store.pool import close_pool, connection_pool
 from relay.core.store.trips import Asked, SharedTrips
@@ -80,10 +81,11 @@ class Connection:
     def __init__(self, settings: Settings) -> None:
         self.prefix = settings.key_prefix
         self.timeout_s = settings.store_timeout_s
+        self._limits = TimeLimits()
         self._strict = settings.durability == "strict"
         self._replicas = settings.durable_replicas
         # The driver's annotations give every answer as sync or async, so they are no help here.
-        self._pool = connection_pool(settings, _CONNECTIONS)
+        self._pool = connection_pool(settings, _CONNECTIONS, timed=False)
         self.redis: Any = redis.Redis(connection_pool=self._pool)
         self._sync = ("WAITAOF", 1, self._replicas, int(self.timeout_s * 900))
         self._shared = SharedTrips(self._run_together)
@@ -156,13 +158,14 @@ class Connection:
     async def call(self, command: Callable[[], Awaitable[T]], *, repeat: bool = True) -> T:
         """Run `command`, with errors mapped and, where `repeat` says that it is harmless, asked again.
 
-        Raises StoreUnavailable.
+        One asking takes at most `RELAY_STORE_TIMEOUT_S`. Raises StoreUnavailable.
         """
         delays = iter(_RETRY_DELAYS_S if repeat else ())
         while True:
             try:
-                return await command()
-            except redis_errors.TimeoutError as error:
+                async with self._limits.within(self.timeout_s):
+                    return await command()
+            except (TimeoutError, redis_errors.TimeoutError) as error:
                 raise StoreUnavailable("the store does not answer") from error
             except (redis_errors.ConnectionError, OSError) as error:
                 delay_s = next(delays, None)

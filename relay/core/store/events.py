@@ -6,8 +6,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from redis import exceptions as redis_errors
-
+from relay.core.errors import StoreUnavailable
 from relay.core.model import ClientName
 from relay.core.store.connection import Connection
 
@@ -48,17 +47,17 @@ class Events:
         Outlives outages of the store without losing any that the streams still hold.
         """
         last: dict[bytes, bytes] = {}
-        # The server blocks shorter than the driver waits, so a silent connection is noticed.
+        # The server blocks shorter than its answer is waited for, so a silent connection is noticed.
         block_ms = max(1, min(_BLOCK_MS, round(self._db.timeout_s * 500)))
         while True:
             try:
                 for name in clients:
                     key = self._stream(name)
                     if key not in last:
-                        newest = await self._db.redis.xrevrange(key, count=1)
+                        newest = await self._db.call(lambda at=key: self._db.redis.xrevrange(at, count=1))  # type: ignore[misc]  # bound early on purpose
                         last[key] = newest[0][0] if newest else b"0-0"
-                answer = await self._db.redis.xread(last, count=_READ, block=block_ms)
-            except (redis_errors.RedisError, OSError):
+                answer = await self._db.call(lambda: self._db.redis.xread(last, count=_READ, block=block_ms))
+            except StoreUnavailable:
                 # Whoever asks the store directly says that it is away; this reader only waits for it.
                 await asyncio.sleep(_RECONNECT_S)
                 continue

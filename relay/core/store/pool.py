@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+import hiredis
 from redis.asyncio import BlockingConnectionPool, ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
@@ -17,13 +18,24 @@ _SENTINEL_PORT = 26379
 _FORM = "is not a redis://, rediss:// or unix:// URL, nor redis+sentinel://HOST:PORT,HOST:PORT/NAME/DATABASE"
 
 
-def connection_pool(settings: Settings, max_connections: int) -> ConnectionPool:
-    """A pool on the store of `settings`, in which every wait is bounded. Nothing is connected yet.
+class _PacksFast:
+    """Mixed into the driver's connections, which pack commands in Python, though they read answers with hiredis."""
 
-    With Sentinel connections go to whatever server is the master when they are made. Raises ConfigurationError.
+    def pack_command(self, name: bytes | str, *args: bytes | str | float) -> list[bytes]:
+        """A command as it is sent. As everywhere in the driver, a name may be of several words."""
+        words = (name.encode() if isinstance(name, str) else name).split()
+        return [hiredis.pack_command((*words, *args))]  # type: ignore[arg-type]  # it takes numbers too
+
+
+def connection_pool(settings: Settings, max_connections: int, *, timed: bool) -> ConnectionPool:
+    """A pool on the store of `settings`. Nothing is connected yet.
+
+    With `timed` every wait is bounded, by a timer for each reading and writing; without it only connecting is, and the
+    caller sees to the rest, for less. With Sentinel connections go to whatever server is the master when they are
+    made. Raises ConfigurationError.
     """
     timeouts: dict[str, Any] = {
-        "socket_timeout": settings.store_timeout_s,
+        "socket_timeout": settings.store_timeout_s if timed else None,
         "socket_connect_timeout": min(2.0, settings.store_timeout_s),
         "health_check_interval": 15,
         # Repeats are decided by the caller, not by the driver.
@@ -34,15 +46,18 @@ def connection_pool(settings: Settings, max_connections: int) -> ConnectionPool:
         if not settings.redis_url.startswith("unix://"):
             timeouts["socket_keepalive"] = True
         if settings.redis_url.startswith(f"{_SENTINEL}://"):
-            return _sentinel_pool(settings.redis_url, timeouts)
-        pool: ConnectionPool = BlockingConnectionPool.from_url(
-            settings.redis_url, max_connections=max_connections, timeout=settings.store_timeout_s, **timeouts
-        )
-        # The driver looks at what else the URL says when it makes a connection.
-        pool.connection_class(**pool.connection_kwargs)
+            pool = _sentinel_pool(settings.redis_url, timeouts)
+        else:
+            wait_s = settings.store_timeout_s if timed else None
+            pool = BlockingConnectionPool.from_url(
+                settings.redis_url, max_connections=max_connections, timeout=wait_s, **timeouts
+            )
+            # The driver looks at what else the URL says when it makes a connection.
+            pool.connection_class(**pool.connection_kwargs)
     except (TypeError, ValueError):
         # What the driver says of it quotes parts of the URL, and with them the password.
         raise ConfigurationError(f"RELAY_REDIS_URL: {_FORM}") from None
+    pool.connection_class = type("Connection", (_PacksFast, pool.connection_class), {})
     return pool
 
 

@@ -1,4 +1,4 @@
-"""Time limits for many requests at once, watched by one timer."""
+"""Time limits for many things at once, watched by one timer."""
 
 import asyncio
 from types import TracebackType
@@ -8,7 +8,7 @@ _TICK_S = 0.05
 
 
 class TimeLimits:
-    """Hands out what `asyncio.timeout` does, up to 50 ms late, and costs a request far less than a timer of its own."""
+    """Hands out what `asyncio.timeout` does, up to 50 ms late, and costs far less than a timer for each."""
 
     def __init__(self) -> None:
         self._ends_s: dict[asyncio.Timeout, float] = {}

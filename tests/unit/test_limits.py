@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from relay.core.egress import TimeLimits
+from relay.core.limits import TimeLimits
 
 
 async def test_what_ends_in_time_is_left_alone() -> None:
