@@ -5,6 +5,7 @@ and structlog make global: each process makes its own registry and hands it on.
 """
 
 import asyncio
+import atexit
 import logging
 import platform
 import sys
@@ -29,6 +30,7 @@ from relay.core.settings import Settings
 NAMESPACE = "scrapellm_relay"
 #: How long a log line may wait to be written with others; a process that is killed loses so much.
 _GATHER_S = 0.05
+_BUFFER_BYTES = 64 * 1024
 #: The Content-Type of what `render` returns.
 METRICS_CONTENT_TYPE = CONTENT_TYPE_LATEST
 
@@ -51,8 +53,10 @@ def configure_logging(settings: Settings) -> None:
 
 def _configure_own(shared: list[structlog.typing.Processor], level: int, *, as_json: bool) -> None:
     if as_json:
-        # A line per request must be cheap: bytes go straight to the descriptor's buffer, and from there together.
-        lines = _Lines(sys.stderr.buffer)
+        # A line per request must be cheap: bytes go straight to the descriptor, many lines at a time, also where Python
+        # was told not to buffer.
+        lines = _Lines(open(sys.stderr.fileno(), "wb", _BUFFER_BYTES, closefd=False))  # noqa: SIM115 - for good
+        atexit.register(lines.flush)
         structlog.configure(
             processors=[*shared, structlog.processors.format_exc_info, _json],
             wrapper_class=structlog.make_filtering_bound_logger(level),
@@ -83,11 +87,12 @@ class _Lines:
             self._file.flush()
             return
         if self._alarm is None or self._alarm[0] is not loop:
-            self._alarm = loop, loop.call_later(_GATHER_S, self._flush)
+            self._alarm = loop, loop.call_later(_GATHER_S, self.flush)
 
     debug = info = warning = error = critical = exception = msg
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Write what waits."""
         self._alarm = None
         self._file.flush()
 

@@ -26,7 +26,9 @@ asyncio.run(main("second"))
 
 def test_lines_come_out_soon_and_in_order() -> None:
     """With a loop and without, in a second loop, and at the end."""
-    done = subprocess.run([sys.executable, "-c", _PROGRAM], capture_output=True, text=True, timeout=30, check=True)
+    done = subprocess.run(  # noqa: S603 - this interpreter
+        [sys.executable, "-c", _PROGRAM], capture_output=True, text=True, timeout=30, check=True
+    )
     told = [json.loads(line) for line in done.stderr.splitlines()]
     assert [line["event"] for line in told] == ["before", "first", "first", "between", "second", "second"]
     assert {line["level"] for line in told} == {"info", "warning"}
@@ -50,7 +52,8 @@ asyncio.run(main())
 
 def test_a_line_does_not_wait_for_the_next() -> None:
     """Nor for the end."""
-    with subprocess.Popen([sys.executable, "-c", _WAITING], stderr=subprocess.PIPE, text=True) as process:
+    command = [sys.executable, "-c", _WAITING]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:  # noqa: S603 - this interpreter
         assert process.stderr is not None
         try:
             assert json.loads(process.stderr.readline())["event"] == "here"
