@@ -60,7 +60,12 @@ def asked_for(name: str) -> list[str]:
         case "runtime":
             return list(metadata["dependencies"])
         case _:
-            return [*metadata["dependencies"], *metadata["optional-dependencies"]["dev"], *group("test")]
+            return [*metadata["dependencies"], *extras(), *group("test")]
+
+
+def extras() -> list[str]:
+    """What pyproject.toml offers on top of the services."""
+    return [line for lines in project()["project"]["optional-dependencies"].values() for line in lines]
 
 
 def canonical(name: str) -> str:
@@ -137,8 +142,7 @@ def test_each_package_is_pinned_once_for_a_python(name: str, version: str) -> No
 
 def test_every_import_is_asked_for() -> None:
     """What the code imports stands in pyproject.toml, and is not there by luck because another package needs it."""
-    metadata = project()["project"]
-    services = [*metadata["dependencies"], *metadata["optional-dependencies"]["dev"]]
+    services = [*project()["project"]["dependencies"], *extras()]
     owners = packages_distributions()
     everything = [*services, *group("test")]
     asked_by = (
