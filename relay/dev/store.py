@@ -15,6 +15,7 @@ import redis.asyncio
 import redis.exceptions
 
 from relay.core.errors import ConfigurationError
+from relay.dev.ports import free_port
 from relay.dev.process import Child, Program, ProgramFailed
 
 _HOST = "127.0.0.1"
@@ -105,13 +106,6 @@ class EmbeddedStore:
                 await client.ping()
                 return True
         return False
-
-
-def free_port() -> int:
-    """A port of the loopback interface that nobody uses now; somebody may a moment later."""
-    with socket.socket() as listener:
-        listener.bind((_HOST, 0))
-        return int(listener.getsockname()[1])
 
 
 def _in_use(port: int) -> bool:

@@ -19,8 +19,9 @@ from relay.dev import emulator
 from relay.dev.emulator import EmulatorSettings
 from relay.dev.folder import Credentials, DataFolder
 from relay.dev.inbox import Inbox, Received
+from relay.dev.ports import free_port
 from relay.dev.process import Child, Program, module_command, module_environment
-from relay.dev.store import EmbeddedStore, free_port
+from relay.dev.store import EmbeddedStore
 
 HOST = "127.0.0.1"
 _LOOK_WITHIN_S = 2.0
@@ -198,11 +199,13 @@ def _environment(plan: Plan, store_url: str, port: int, emulator_url: str | None
 
 def _checked(port: int, option: str) -> int:
     """`port`, or a free one for 0, found to be free just now. Raises ConfigurationError."""
+    if port == 0:
+        return free_port()
     with socket.socket() as listener, port_told(port, option):
         # Connections of a `dev` that has just ended don't keep the port.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((HOST, port))
-        return int(listener.getsockname()[1])
+    return port
 
 
 @contextlib.contextmanager
