@@ -125,6 +125,7 @@ def _print_banner(running: Running, emulator_url: str | None, folder: DataFolder
     rows = {
         "API": f"{running.url}/v1/jobs   documentation: {running.url}/docs",
         "API key": running.api_key,
+        "secret": f"{running.signing_secret}   signs callbacks: a receiver of your own verifies with it",
         "inbox": f"{running.inbox_url}/   takes callbacks on any path, and verifies them",
         "upstream": upstream,
         "data": f"{folder.path}/   logs: relay.log, worker.log, store.log",

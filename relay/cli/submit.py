@@ -117,6 +117,7 @@ async def _submit(target: Target, job: Document, key: str | None, *, wait: bool,
                 typer.echo(accepted["id"])
             return 0
         notes().print(f"{accepted['id']} accepted; waiting", style="bright_black")
+        notes().print(f"how its callback fares: scrapellm-relay jobs {accepted['id']}", style="bright_black")
         ended = await client.outcome(str(accepted["id"]))
     if as_json:
         print_json(ended)

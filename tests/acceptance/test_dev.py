@@ -41,8 +41,9 @@ def submit(dev: Running, prompt: str, *more: str) -> str:
 
 
 def test_the_curl_of_the_banner_works(dev: Running) -> None:
-    """What the banner says to paste into a shell submits a job, whose verified callback is then shown."""
+    """What the banner says to paste into a shell submits a job, whose callback is shown; the secret is there, too."""
     banner = dev.start().wait_for(READY)
+    assert f"  {dev.announced()['signing_secret']}  " in banner
     command = re.search(r"^curl(?:.*\\\n)*.*$", banner, re.MULTILINE)
     assert command is not None
     done = subprocess.run(["bash", "-c", command[0]], capture_output=True, text=True, timeout=30, check=True)  # noqa: S603, S607 - as a user would
