@@ -67,7 +67,7 @@ class StoreProcess:
 
 @dataclass
 class Service:
-    """One process of the project."""
+    """One process: of the project, or of a receiver."""
 
     name: str
     arguments: list[str]
@@ -75,12 +75,13 @@ class Service:
     log: Path
     ready_url: str
     process: "subprocess.Popen[bytes] | None" = None
+    program: str = sys.executable
 
     async def start(self) -> None:
         """Start it; returns when it answers at `ready_url` with less than 500."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(  # noqa: S603, ASYNC220 - our own command; starting it takes no time
-                [sys.executable, *self.arguments], env=dict(self.environment), stdout=log, stderr=log
+                [self.program, *self.arguments], env=dict(self.environment), stdout=log, stderr=log
             )
         await wait_until_ready(self.ready_url, self)
 

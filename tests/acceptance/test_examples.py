@@ -1,46 +1,303 @@
-"""The examples do what they show."""
+"""The examples do what they show: every receiver takes real callbacks, and refuses what is none."""
 
 import asyncio
+import json
 import os
+import re
 import shutil
+import subprocess
 import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
+import aiohttp
 import pytest
+from standardwebhooks import Webhook
 
-from tests.processes import API_KEY, System, free_port
+from relay.core.signing import new_secret
+from tests.acceptance import npm
+from tests.processes import API_KEY, Service, System, eventually, free_port, until
 
 pytestmark = pytest.mark.acceptance
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+EXAMPLES = ROOT / "examples"
+
+#: More than the 1 MiB or less that frameworks take unless they are told otherwise.
+LARGE = "[bytes=1500000]"
 
 
-async def test_the_receiver_takes_what_the_script_submits(system: System) -> None:
-    """A job submitted by the shell script is called back to the example's receiver, once."""
-    if shutil.which("curl") is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail("curl is missing, and CI=true asks for the example that uses it")
-        pytest.skip("curl is not installed: the example that uses it is not tried")
-    port = free_port()
-    receiver = await asyncio.create_subprocess_exec(
-        sys.executable,
-        str(EXAMPLES / "receiver.py"),
-        stdout=asyncio.subprocess.PIPE,
-        env={**os.environ, "SIGNING_SECRET": system.secret, "PORT": str(port)},
-    )
-    assert receiver.stdout is not None
+@dataclass(frozen=True, slots=True)
+class Example:
+    """How one example is run: with Python, or with Node. `PORT` stands for the port."""
+
+    folder: str
+    command: tuple[str, ...]
+    node: bool = False
+    npm: bool = False
+    #: Works before it answers, so that what fails comes again.
+    answers_last: bool = False
+    callback_format: str = "standard"
+
+    def __str__(self) -> str:
+        """Its name in the report of the tests."""
+        return self.folder
+
+    def service(self, folder: Path, port: int, secret: str | None) -> Service:
+        """Its process, not started."""
+        if self.npm:
+            npm.install(EXAMPLES / self.folder)
+        elif self.node:
+            npm.need("node")
+        environment = {k: v for k, v in os.environ.items() if k != "SIGNING_SECRET"} | {
+            "PORT": str(port),
+            "HOST": "127.0.0.1",
+            "no_proxy": "127.0.0.1",
+        }
+        return Service(
+            self.folder,
+            [str(port) if word == "PORT" else word.replace(":PORT", f":{port}") for word in self.command],
+            environment | ({"SIGNING_SECRET": secret} if secret else {}),
+            folder / f"{self.folder}.log",
+            f"http://127.0.0.1:{port}/hook",
+            program=shutil.which("node") or "node" if self.node else sys.executable,
+        )
+
+
+def path(name: str) -> str:
+    """Where a file or folder of the examples is."""
+    return str(EXAMPLES / name)
+
+
+_GUNICORN = (
+    "-m",
+    "gunicorn",
+    "--preload",
+    "--bind",
+    "127.0.0.1:PORT",
+    "--threads",
+    "8",
+    "--chdir",
+    path("cloudevents"),
+)
+_FUNCTION = ("--target", "hook", "--source", path("google-function/main.py"), "--host", "127.0.0.1", "--port", "PORT")
+
+RECEIVERS = [
+    Example("aiohttp", (path("aiohttp/receiver.py"),)),
+    Example("aws-lambda", (str(HERE / "function_url.py"), path("aws-lambda/handler.py"), "PORT"), answers_last=True),
+    Example("cloudevents", (*_GUNICORN, "consumer:app"), callback_format="cloudevents"),
+    Example(
+        "cloudflare-worker",
+        (str(HERE / "node" / "worker.mjs"), path("cloudflare-worker/worker.mjs"), "PORT"),
+        node=True,
+    ),
+    Example("express", (path("express/app.mjs"),), node=True, npm=True),
+    Example("fastapi", ("-m", "uvicorn", "--app-dir", path("fastapi"), "--port", "PORT", "main:app")),
+    Example("flask", ("-m", "flask", "--app", path("flask/app.py"), "run", "--port", "PORT")),
+    Example(
+        "google-function", (str(Path(sys.executable).parent / "functions-framework"), *_FUNCTION), answers_last=True
+    ),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """An example that runs, and what it did."""
+
+    example: Example
+    service: Service
+
+    @property
+    def url(self) -> str:
+        """Where it takes callbacks."""
+        return self.service.ready_url
+
+    def worked_on(self, subject_id: str) -> list[tuple[str, Any]]:
+        """The events of one job or batch that it worked on, with what came of them."""
+        *lines, _unfinished = self.service.log.read_text().split("\n")
+        found = [line.split(" ", 2) for line in lines if f" {subject_id} " in line]
+        return [(event, json.loads(outcome)) for event, _, outcome in found]
+
+    async def works_on(self, subject_id: str) -> tuple[str, Any]:
+        """Wait for the first such event."""
+        await until(
+            lambda: bool(self.worked_on(subject_id)),
+            20,
+            lambda: f"{subject_id}: {self.service.log.read_text()[-3000:]}",
+        )
+        return self.worked_on(subject_id)[0]
+
+
+@asynccontextmanager
+async def running(example: Example, folder: Path, secret: str) -> AsyncIterator[Running]:
+    """The example as a process of its own."""
+    service = await asyncio.to_thread(example.service, folder, free_port(), secret)
     try:
-        assert b"Running on" in await asyncio.wait_for(receiver.stdout.readline(), 15)
-        await asyncio.wait_for(receiver.stdout.readline(), 15)
+        await service.start()
+        yield Running(example, service)
+    finally:
+        if service.is_running():
+            try:
+                await service.terminate(10)
+            except subprocess.TimeoutExpired:
+                await service.kill()
+
+
+async def delivery(system: System, job: Mapping[str, Any], status: str, attempts: int) -> None:
+    """Wait until a job's callback has come so far."""
+
+    async def there() -> bool:
+        _, answer = await system.call("GET", f"/v1/jobs/{job['id']}")
+        return bool(answer["delivery"]["status"] == status and answer["delivery"]["attempts"] == attempts)
+
+    await eventually(there, 20, f"{status} after {attempts}")
+
+
+@pytest.mark.parametrize("example", RECEIVERS, ids=str)
+async def test_an_example_works_on_each_event_once(example: Example, system: System, tmp_path: Path) -> None:
+    """A large result, a thin one, a failure and a batch are worked on once; what is too late is refused for good."""
+    form = {"callback_format": example.callback_format}
+    async with running(example, tmp_path, system.secret) as receiver:
+        there = {"callback_url": receiver.url} | form
+        full = await system.submit(f"full {LARGE}", **there)
+        _, result = await receiver.works_on(full["id"])
+        await delivery(system, full, "delivered", 1)
+        status, _ = await system.call("POST", f"/v1/jobs/{full['id']}/redeliver")
+        assert status == 202
+        await delivery(system, full, "delivered", 2)
+
+        thin = await system.submit(f"thin {LARGE}", callback_payload="thin", **there)
+        failed = await system.submit("[fail]", **there)
+        late = await system.submit("late", metadata={"useful_until": 1}, **there)
+        early = await system.submit("early", metadata={"useful_until": 1e11}, **there)
+        batch = {"prompts": ["one"], "scrapers": ["chatgpt"], "callback_events": ["batch.completed"], **there}
+        status, batch = await system.call("POST", "/v1/batches", batch)
+        assert status == 202, batch
+
+        await delivery(system, late, "gone", 1)
+        assert (await receiver.works_on(thin["id"]))[0] == "job.completed"
+        assert (await receiver.works_on(early["id"]))[0] == "job.completed"
+        event, error = await receiver.works_on(failed["id"])
+        assert (event, error["code"]) == ("job.failed", "upstream_failed")
+        event, statuses = await receiver.works_on(batch["id"])
+        assert (event, statuses["done"]) == ("batch.completed", 1)
+
+        for job, seen in ((full, result), (thin, receiver.worked_on(thin["id"])[0][1])):
+            assert len(seen["result"]) >= 1_500_000
+            _, answer = await system.call("GET", f"/v1/jobs/{job['id']}")
+            assert seen == answer["result"]
+        worked = {name: len(receiver.worked_on(name)) for name in (full["id"], thin["id"], failed["id"], late["id"])}
+        assert worked == {full["id"]: 1, thin["id"]: 1, failed["id"]: 1, late["id"]: 0}
+        assert "Traceback" not in receiver.service.log.read_text()
+
+
+def signed(secret: str, body: str, age: timedelta = timedelta()) -> dict[str, str]:
+    """The headers of a callback."""
+    now = datetime.now(UTC) - age
+    return {
+        "Content-Type": "application/json",
+        "webhook-id": "msg_1",
+        "webhook-timestamp": str(int(now.timestamp())),
+        "webhook-signature": Webhook(secret).sign("msg_1", now, body),
+    }
+
+
+@pytest.mark.parametrize("example", RECEIVERS, ids=str)
+async def test_an_example_refuses_what_is_not_genuine(example: Example, tmp_path: Path) -> None:
+    """Another's signature, an old one, a changed body, and what is not even shaped like a callback get a 401."""
+    secret = new_secret()
+    body = json.dumps({"type": "job.failed", "timestamp": "", "data": {"id": "job_1", "error": None}})
+    good = signed(secret, body)
+    cases: list[tuple[str, dict[str, str], bytes]] = [
+        ("nothing", {}, b""),
+        ("another secret", signed(new_secret(), body), body.encode()),
+        ("too old", signed(secret, body, timedelta(minutes=6)), body.encode()),
+        ("from the future", signed(secret, body, timedelta(minutes=-6)), body.encode()),
+        ("changed", good, body.encode() + b" "),
+        ("another id", good | {"webhook-id": "msg_2"}, body.encode()),
+        ("no signature", {k: v for k, v in good.items() if k != "webhook-signature"}, body.encode()),
+        ("not UTF-8", good, b"\xff\xfe"),
+        ("no comma", good | {"webhook-signature": "v1"}, body.encode()),
+        ("no base64", good | {"webhook-signature": "v1,*"}, body.encode()),
+        ("another version", good | {"webhook-signature": good["webhook-signature"].replace("v1", "v9")}, body.encode()),
+        ("no time", good | {"webhook-timestamp": "9" * 5000}, body.encode()),
+        ("no number", good | {"webhook-timestamp": "NaN"}, body.encode()),
+    ]
+    async with running(example, tmp_path, secret) as receiver, aiohttp.ClientSession(trust_env=False) as http:
+        for name, headers, sent in cases:
+            async with http.post(receiver.url, headers=headers, data=sent) as response:
+                assert response.status == 401, name
+        # Among others' signatures, as while secrets rotate. In no CloudEvent's form, where that is what is expected.
+        among = good | {"webhook-signature": f"v1,{'A' * 43}= {good['webhook-signature']}"}
+        async with http.post(receiver.url, headers=among, data=body.encode()) as response:
+            assert response.status == (400 if example.callback_format == "cloudevents" else 204)
+        assert "Traceback" not in receiver.service.log.read_text()
+
+
+@pytest.mark.parametrize("example", [one for one in RECEIVERS if one.answers_last], ids=str)
+async def test_a_function_that_fails_is_called_again(example: Example, tmp_path: Path) -> None:
+    """Where the work comes before the answer, what failed is answered with an error, and not taken for seen."""
+    secret = new_secret()
+    nowhere = {"id": "job_1", "result": None, "result_url": f"http://127.0.0.1:{free_port()}/"}
+    body = json.dumps({"type": "job.completed", "timestamp": "", "data": nowhere})
+    async with running(example, tmp_path, secret) as receiver, aiohttp.ClientSession(trust_env=False) as http:
+        for _ in range(2):
+            async with http.post(receiver.url, headers=signed(secret, body), data=body.encode()) as response:
+                assert response.status >= 500
+
+
+@pytest.mark.parametrize("example", [one for one in RECEIVERS if one.folder != "cloudflare-worker"], ids=str)
+async def test_without_a_secret_an_example_does_not_start(example: Example, tmp_path: Path) -> None:
+    """Without SIGNING_SECRET an example ends at once, and says in one line what is missing."""
+    service = await asyncio.to_thread(example.service, tmp_path, free_port(), None)
+    try:
+        with pytest.raises(AssertionError, match="did not start"):
+            await service.start()
+        assert not service.is_running()
+    finally:
+        if service.is_running():
+            await service.kill()
+    log = service.log.read_text()
+    assert log.count("SIGNING_SECRET is not set") == 1
+    assert "Traceback" not in log
+
+
+async def test_without_a_secret_the_worker_takes_nothing(tmp_path: Path) -> None:
+    """A Worker gets its secret with each request: without one it answers 500, so that callbacks come again."""
+    example = next(one for one in RECEIVERS if one.folder == "cloudflare-worker")
+    service = example.service(tmp_path, free_port(), None)
+    url, service.ready_url = service.ready_url, service.ready_url.replace("/hook", "/ready")
+    try:
+        await service.start()
+        async with aiohttp.ClientSession(trust_env=False) as http, http.post(url, data=b"{}") as response:
+            assert (response.status, "SIGNING_SECRET is not set" in await response.text()) == (500, True)
+    finally:
+        await service.terminate(10)
+
+
+def test_examples_pin_what_is_tested() -> None:
+    """What an example asks for is pinned, at the version of the lock file that the tests run with."""
+    locked = set(re.findall(r"^([a-z0-9.-]+==[^ ]+)", (ROOT / "requirements" / "dev.txt").read_text(), re.MULTILINE))
+    files = sorted(EXAMPLES.glob("*/requirements.txt"))
+    assert len(files) == 5
+    for file in files:
+        assert set(file.read_text().split()) <= locked, file
+
+
+async def test_the_receiver_takes_what_the_script_submits(system: System, tmp_path: Path) -> None:
+    """A job submitted by the shell script is called back to an example, whatever is in its prompt."""
+    npm.need("curl")
+    async with running(RECEIVERS[0], tmp_path, system.secret) as receiver:
         script = await asyncio.create_subprocess_exec(
-            *(str(EXAMPLES / "submit.sh"), 'it\'s a "quoted" prompt', f"http://127.0.0.1:{port}/hook"),
+            *(str(EXAMPLES / "submit.sh"), 'it\'s a "quoted" prompt', receiver.url),
             stdout=asyncio.subprocess.PIPE,
             env={**os.environ, "RELAY_API_KEY": API_KEY, "RELAY_URL": system.relay_url},
         )
         out, _ = await asyncio.wait_for(script.communicate(), 15)
         assert script.returncode == 0, out
-        line = (await asyncio.wait_for(receiver.stdout.readline(), 15)).decode()
-        assert line.startswith("job.completed job_")
-    finally:
-        receiver.terminate()
-        await receiver.wait()
+        assert (await receiver.works_on(json.loads(out)["id"]))[0] == "job.completed"

@@ -2,9 +2,6 @@
 
 import asyncio
 import json
-import os
-import shutil
-import subprocess
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,6 +12,7 @@ from aiohttp import web
 
 from relay.core.settings import hash_api_key
 from relay.core.signing import new_secret
+from tests.acceptance import npm
 from tests.processes import API_KEY, System
 
 pytestmark = pytest.mark.acceptance
@@ -62,19 +60,9 @@ async def test_python_receivers_verify(system: System, library: Any, form: str) 
     assert received["headers"]["User-Agent"].startswith("scrapellm-relay/")
 
 
-def node_packages() -> None:
-    """npm's packages in place, or a skip that says why; under CI they must be there."""
-    if shutil.which("node") is None or shutil.which("npm") is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail("node and npm are missing, and CI=true asks for the receiver in JavaScript")
-        pytest.skip("node or npm is not installed: the receiver in JavaScript is not tried")
-    if not (NODE / "node_modules" / "svix").is_dir():
-        subprocess.run(["npm", "ci", "--no-audit", "--no-fund"], cwd=NODE, check=True, timeout=110)  # noqa: S607 - from PATH
-
-
 async def test_the_node_receiver_verifies(system: System) -> None:
     """A Node receiver with npm's svix and standardwebhooks accepts the callback."""
-    await asyncio.to_thread(node_packages)
+    await asyncio.to_thread(npm.install, NODE)
     process = await asyncio.create_subprocess_exec(
         "node", "receiver.mjs", system.secret, cwd=NODE, stdout=asyncio.subprocess.PIPE
     )

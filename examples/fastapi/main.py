@@ -1,0 +1,59 @@
+"""A receiver of callbacks in FastAPI: verifies each, drops repeats, answers at once and works afterwards.
+
+pip install -r requirements.txt
+SIGNING_SECRET=whsec_… uvicorn main:app --port 9001
+"""
+
+import json
+import os
+import sys
+import time
+from typing import Any
+from urllib.request import urlopen
+
+from fastapi import BackgroundTasks, FastAPI, Request, Response
+from standardwebhooks import Webhook, WebhookVerificationError
+
+SECRET = os.environ.get("SIGNING_SECRET") or sys.exit("SIGNING_SECRET is not set: give it the relay's, whsec_…")
+webhook = Webhook(SECRET)
+#: In production, not here but in your database: the id and the body, under a unique key on the id.
+seen: dict[str, None] = {}
+
+app = FastAPI()
+
+
+@app.post("/hook")
+async def hook(request: Request, tasks: BackgroundTasks) -> Response:
+    """Take one callback."""
+    try:
+        event = webhook.verify(await request.body(), dict(request.headers))
+    except (WebhookVerificationError, ValueError):  # ValueError: what is not even shaped like a callback
+        return Response("the signature is not good", 401)
+    if time.time() > event["data"].get("metadata", {}).get("useful_until", float("inf")):
+        return Response(status_code=410)  # too late: it need not come again
+    if request.headers["webhook-id"] not in seen:
+        seen[request.headers["webhook-id"]] = None
+        if len(seen) > 10_000:
+            del seen[next(iter(seen))]
+        tasks.add_task(work, event)
+    return Response(status_code=204, background=tasks)
+
+
+def work(event: dict[str, Any]) -> None:
+    """Yours. Runs after the answer, in a thread, since it is no coroutine."""
+    data = event["data"]
+    match event["type"]:
+        case "job.completed":
+            # a thin callback has a link in place of the result
+            outcome = fetch(data["result_url"]) if "result_url" in data else data["result"]
+        case "batch.completed":
+            outcome = data["status"]  # how many jobs ended how
+        case _:
+            outcome = data["error"]
+    print(event["type"], data["id"], json.dumps(outcome), flush=True)
+
+
+def fetch(url: str) -> Any:
+    """The result that a thin callback points to."""
+    with urlopen(url, timeout=30) as response:
+        return json.load(response)
