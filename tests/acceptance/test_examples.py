@@ -4,148 +4,25 @@ import asyncio
 import json
 import os
 import re
-import shutil
-import subprocess
-import sys
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp import web
 from standardwebhooks import Webhook
 
 from relay.core.signing import new_secret
 from tests.acceptance import npm
-from tests.processes import API_KEY, Service, System, eventually, free_port, until
+from tests.acceptance.example_receivers import EXAMPLES, RECEIVERS, ROOT, Example, running
+from tests.processes import API_KEY, System, eventually, free_port
 
 pytestmark = pytest.mark.acceptance
 
-HERE = Path(__file__).parent
-ROOT = HERE.parents[1]
-EXAMPLES = ROOT / "examples"
-
 #: More than the 1 MiB or less that frameworks take unless they are told otherwise.
 LARGE = "[bytes=1500000]"
-
-
-@dataclass(frozen=True, slots=True)
-class Example:
-    """How one example is run: with Python, or with Node. `PORT` stands for the port."""
-
-    folder: str
-    command: tuple[str, ...]
-    node: bool = False
-    npm: bool = False
-    #: Works before it answers, so that what fails comes again.
-    answers_last: bool = False
-    callback_format: str = "standard"
-
-    def __str__(self) -> str:
-        """Its name in the report of the tests."""
-        return self.folder
-
-    def service(self, folder: Path, port: int, secret: str | None) -> Service:
-        """Its process, not started."""
-        if self.npm:
-            npm.install(EXAMPLES / self.folder)
-        elif self.node:
-            npm.need("node")
-        environment = {k: v for k, v in os.environ.items() if k != "SIGNING_SECRET"} | {
-            "PORT": str(port),
-            "HOST": "127.0.0.1",
-            "no_proxy": "127.0.0.1",
-        }
-        return Service(
-            self.folder,
-            [str(port) if word == "PORT" else word.replace(":PORT", f":{port}") for word in self.command],
-            environment | ({"SIGNING_SECRET": secret} if secret else {}),
-            folder / f"{self.folder}.log",
-            f"http://127.0.0.1:{port}/hook",
-            program=shutil.which("node") or "node" if self.node else sys.executable,
-        )
-
-
-def path(name: str) -> str:
-    """Where a file or folder of the examples is."""
-    return str(EXAMPLES / name)
-
-
-_GUNICORN = (
-    "-m",
-    "gunicorn",
-    "--preload",
-    "--bind",
-    "127.0.0.1:PORT",
-    "--threads",
-    "8",
-    "--chdir",
-    path("cloudevents"),
-)
-_FUNCTION = ("--target", "hook", "--source", path("google-function/main.py"), "--host", "127.0.0.1", "--port", "PORT")
-
-RECEIVERS = [
-    Example("aiohttp", (path("aiohttp/receiver.py"),)),
-    Example("aws-lambda", (str(HERE / "function_url.py"), path("aws-lambda/handler.py"), "PORT"), answers_last=True),
-    Example("cloudevents", (*_GUNICORN, "consumer:app"), callback_format="cloudevents"),
-    Example(
-        "cloudflare-worker",
-        (str(HERE / "node" / "worker.mjs"), path("cloudflare-worker/worker.mjs"), "PORT"),
-        node=True,
-    ),
-    Example("express", (path("express/app.mjs"),), node=True, npm=True),
-    Example("fastapi", ("-m", "uvicorn", "--app-dir", path("fastapi"), "--port", "PORT", "main:app")),
-    Example("flask", ("-m", "flask", "--app", path("flask/app.py"), "run", "--port", "PORT")),
-    Example(
-        "google-function", (str(Path(sys.executable).parent / "functions-framework"), *_FUNCTION), answers_last=True
-    ),
-]
-
-
-@dataclass(frozen=True, slots=True)
-class Running:
-    """An example that runs, and what it did."""
-
-    example: Example
-    service: Service
-
-    @property
-    def url(self) -> str:
-        """Where it takes callbacks."""
-        return self.service.ready_url
-
-    def worked_on(self, subject_id: str) -> list[tuple[str, Any]]:
-        """The events of one job or batch that it worked on, with what came of them."""
-        *lines, _unfinished = self.service.log.read_text().split("\n")
-        found = [line.split(" ", 2) for line in lines if f" {subject_id} " in line]
-        return [(event, json.loads(outcome)) for event, _, outcome in found]
-
-    async def works_on(self, subject_id: str) -> tuple[str, Any]:
-        """Wait for the first such event."""
-        await until(
-            lambda: bool(self.worked_on(subject_id)),
-            20,
-            lambda: f"{subject_id}: {self.service.log.read_text()[-3000:]}",
-        )
-        return self.worked_on(subject_id)[0]
-
-
-@asynccontextmanager
-async def running(example: Example, folder: Path, secret: str) -> AsyncIterator[Running]:
-    """The example as a process of its own."""
-    service = await asyncio.to_thread(example.service, folder, free_port(), secret)
-    try:
-        await service.start()
-        yield Running(example, service)
-    finally:
-        if service.is_running():
-            try:
-                await service.terminate(10)
-            except subprocess.TimeoutExpired:
-                await service.kill()
 
 
 async def delivery(system: System, job: Mapping[str, Any], status: str, attempts: int) -> None:
@@ -237,6 +114,46 @@ async def test_an_example_refuses_what_is_not_genuine(example: Example, tmp_path
         async with http.post(receiver.url, headers=among, data=body.encode()) as response:
             assert response.status == (400 if example.callback_format == "cloudevents" else 204)
         assert "Traceback" not in receiver.service.log.read_text()
+
+
+@pytest.mark.parametrize("example", [one for one in RECEIVERS if not one.answers_last], ids=str)
+async def test_a_server_answers_before_it_works(example: Example, tmp_path: Path) -> None:
+    """Where the work comes after the answer, the answer does not wait for the result that the work has to fetch."""
+    secret, answered = new_secret(), asyncio.Event()
+
+    async def result(_request: web.Request) -> web.Response:
+        await answered.wait()
+        return web.json_response({"status": "done"})
+
+    app = web.Application()
+    app.router.add_get("/", result)
+    runner = web.AppRunner(app, access_log=None, handle_signals=False)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    data = {"id": "job_1", "result": None, "result_url": f"{site.name}/"}
+    if example.callback_format == "cloudevents":
+        kind = {
+            "specversion": "1.0",
+            "id": "msg_1",
+            "source": "/clients/a",
+            "type": "com.scrapellm.relay.job.completed",
+        }
+        body, form = json.dumps(kind | {"subject": "job_1", "data": data}), "application/cloudevents+json"
+    else:
+        body, form = json.dumps({"type": "job.completed", "timestamp": "", "data": data}), "application/json"
+    headers = signed(secret, body) | {"Content-Type": form}
+    try:
+        async with running(example, tmp_path, secret) as receiver, aiohttp.ClientSession(trust_env=False) as http:
+            limit = aiohttp.ClientTimeout(total=10)
+            async with http.post(receiver.url, headers=headers, data=body.encode(), timeout=limit) as response:
+                assert response.status == 204
+            assert receiver.worked_on("job_1") == []
+            answered.set()
+            assert await receiver.works_on("job_1") == ("job.completed", {"status": "done"})
+    finally:
+        answered.set()
+        await runner.cleanup()
 
 
 @pytest.mark.parametrize("example", [one for one in RECEIVERS if one.answers_last], ids=str)
