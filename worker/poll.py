@@ -37,7 +37,7 @@ async def poll_step(context: Context, upstream: UpstreamClient, deliverer: Deliv
         return
     if policy.is_too_late(begun_ms, claim.deadline_ms, claim.failures):
         # Asked since its deadline, without an answer: the slots are for those that were not.
-        await _finish(context, deliverer, claim, policy.TIMED_OUT, PollUnavailable("too late"))
+        await _finish(context, deliverer, claim, policy.TIMED_OUT, None)
         return
     timeout_ms = policy.poll_timeout_ms(
         round(context.settings.upstream_timeout_s * 1000), now_ms=begun_ms, deadline_ms=claim.deadline_ms
@@ -112,7 +112,11 @@ def _finish_of(shared: SharedOutcome) -> Finish:
 
 
 async def _finish(
-    context: Context, deliverer: Deliverer, claim: PollClaim, decision: Finish, outcome: PollOutcome | SharedOutcome
+    context: Context,
+    deliverer: Deliverer,
+    claim: PollClaim,
+    decision: Finish,
+    outcome: PollOutcome | SharedOutcome | None,
 ) -> None:
     announced = policy.is_announced(decision.status, claim.events)
     done = decision.status is JobStatus.DONE
@@ -131,6 +135,7 @@ async def _finish(
                 decision.status,
                 decision.error,
                 announce_after_ms=context.rules.schedule_ms[0] if announced else None,
+                asked=outcome is not None and not isinstance(outcome, SharedOutcome),
                 carry_on=carry_on,
                 slots=slots,
                 result=result,

@@ -144,7 +144,7 @@ async def _trouble(
             if saved and trouble is Trouble.AMBIGUOUS:
                 context.metrics.ambiguous.inc()
         case Finish():
-            await finish_unsubmitted(context, claim, decision, ambiguous=trouble is Trouble.AMBIGUOUS)
+            await finish_unsubmitted(context, claim, decision, asked=True, ambiguous=trouble is Trouble.AMBIGUOUS)
         case _:
             assert_never(decision)
 
@@ -160,19 +160,20 @@ async def _pause(context: Context, client: ClientName, length_ms: int, trouble: 
 
 
 async def _fail(context: Context, claim: SubmitClaim, code: ErrorCode, detail: str) -> None:
-    await finish_unsubmitted(context, claim, Finish(JobStatus.FAILED, JobError(code, detail)))
+    await finish_unsubmitted(context, claim, Finish(JobStatus.FAILED, JobError(code, detail)), asked=True)
 
 
 async def finish_unsubmitted(
-    context: Context, claim: SubmitClaim, decision: Finish, *, ambiguous: bool = False
+    context: Context, claim: SubmitClaim, decision: Finish, *, asked: bool = False, ambiguous: bool = False
 ) -> None:
-    """End a job that the upstream does not have, or is not known to have."""
+    """End a job that the upstream does not have, or is not known to have, whether it was asked now or not."""
     announced = policy.is_announced(decision.status, claim.spec.callback.events)
     save = saved_outcome(
         claim.lease,
         decision.status,
         decision.error,
         announce_after_ms=context.rules.schedule_ms[0] if announced else None,
+        asked=asked,
         ambiguous=ambiguous,
     )
     if await _save(context, claim.lease, save):

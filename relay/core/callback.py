@@ -73,7 +73,12 @@ def webhook_id_of(subject_id: str) -> str:
 
 def headers_of(message: Message, secrets: Sequence[str], *, attempt: int, now_s: int) -> dict[str, str]:
     """The request headers of one attempt, the client's extra ones included; the event's own cannot be overridden."""
-    return dict(message.callback.headers) | {
+    return dict(message.callback.headers) | own_headers_of(message, secrets, attempt=attempt, now_s=now_s)
+
+
+def own_headers_of(message: Message, secrets: Sequence[str], *, attempt: int, now_s: int) -> dict[str, str]:
+    """The same without the client's extra ones, which are secret: these can be shown."""
+    return {
         "Content-Type": message.content_type,
         "webhook-id": message.webhook_id,
         "webhook-timestamp": str(now_s),

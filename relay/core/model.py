@@ -181,6 +181,10 @@ class Job:
     upstream_job_id: str | None = field(default=None, repr=False)
     submitted_ms: int | None = None
     completed_ms: int | None = None
+    #: How often the upstream was asked to take it, one that is under way included, and how often how it stands. A job
+    #: that follows an equal one asks nothing: it has zeros, and its leader the numbers.
+    submits: int = 0
+    polls: int = 0
     error: JobError | None = None
     #: Absolute URL of the result, for thin callbacks, fixed when the outcome came.
     result_url: str | None = field(default=None, repr=False)

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
+import pytest
 import redis.asyncio as redis
 
 from relay.core.model import (
@@ -24,7 +25,7 @@ from relay.core.model import (
     JobStatus,
 )
 from relay.core.settings import Settings
-from relay.core.store import Admission, Store, WorkStore
+from relay.core.store import Admission, Slot, Store, WorkStore
 from relay.core.store.records import pack_result
 from relay.core.store.work import DeliverClaim, Save, SaveAnswer, saved_attempt, saved_outcome, saved_submission
 
@@ -33,6 +34,7 @@ JOB_EVENTS = (EventType.JOB_COMPLETED, EventType.JOB_FAILED, EventType.JOB_TIMED
 RESULT = b'{"result":"Paris.","credits_used":3}'
 FAILURE = JobError(ErrorCode.UPSTREAM_FAILED, "execution failed")
 PREFIX = "relay:"
+HOUR_MS = 3_600_000
 
 LIVE_DELIVERIES = {"waiting", "pending", "retrying"}
 ENDED_DELIVERIES = {"delivered", "exhausted", "gone", "skipped"}
@@ -219,7 +221,14 @@ class Bench:
         snapshot = await self.snapshot()
         limit = self.settings.callback_concurrency if permits is None else permits
         snapshot.check(permits=limit, attempts=len(self.settings.callback_schedule))
+        for client in [key.removeprefix("ev:") for key in snapshot.streams]:
+            snapshot.check_series(client, await self.happened(ClientName(client)))
         return snapshot
+
+    async def happened(self, client: ClientName = ACME) -> Slot:
+        """All that the store has counted of a client in the last hours, by its own clock."""
+        now_ms = self.store.now_ms()
+        return (await self.store.series(client, now_ms - 30 * HOUR_MS, now_ms + HOUR_MS)).total
 
 
 @dataclass(frozen=True, slots=True)
@@ -374,6 +383,11 @@ class Snapshot:
             elif self.records[job["b"]]["live"] == "1":
                 waiting[job["c"]] += 1
         assert {key: set(m) for key, m in self.sets.items() if key.startswith("ix:")} == truth
+        batches: dict[str, set[str]] = {}
+        for batch_id, batch in self.batches().items():
+            if batch["live"] == "1":
+                batches.setdefault(f"batches:{batch['c']}", set()).add(batch_id)
+        assert {key: set(m) for key, m in self.sets.items() if key.startswith("batches:")} == batches
         counted = {key.removeprefix("unlisted:"): int(n) for key, n in self.strings.items() if "unlisted:" in key}
         assert {client: n for client, n in counted.items() if n} == dict(waiting)
         open_ = sum(job["s"] in {"queued", "pending"} for job in self.jobs().values()) + sum(waiting.values())
@@ -398,6 +412,28 @@ class Snapshot:
                 if len(jobs) == int(batch["n"]):
                     truth = Counter(first if job["s"] == "staged" else job[field] for job in jobs)
                     assert {k: v for k, v in counted.items() if v} == dict(truth), batch_id
+
+    def check_series(self, client: str, happened: Slot) -> None:
+        """Assert that a client's counters say what its events say, and its account."""
+        seen: Counter[str] = Counter()
+        before: dict[str, str] = {}
+        for entry in self.streams[f"ev:{client}"]:
+            had = before.get(entry["i"])
+            before[entry["i"]] = entry["d"]
+            if entry["k"] == "job" and had is None:
+                seen["accepted"] += 1
+            elif entry["k"] == "job" and had == "waiting" and entry["s"] in OUTCOMES:
+                seen[entry["s"]] += 1
+            elif had != entry["d"]:
+                seen[entry["d"]] += 1
+        # Jobs that wait to be enlisted are accepted, and their event is still to come.
+        seen["accepted"] += int(self.strings.get(f"unlisted:{client}", 0))
+        for name in ("accepted", *sorted(OUTCOMES), *sorted(ENDED_DELIVERIES - {"skipped"})):
+            assert getattr(happened, name) == seen[name], (client, name)
+        account = self.records.get(f"acct:{client}", {})
+        assert happened.credits == pytest.approx(float(account.get("credits", 0)), abs=0.01), client
+        assert happened.submits >= int(account.get("submitted", 0)), client
+        assert happened.attempts >= happened.attempts_failed + happened.delivered, client
 
     def _check_permits(self, permits: int) -> None:
         # Or its gate is closed, and opens by itself; or it waits in line for slots.
@@ -470,6 +506,7 @@ for _, key in ipairs(redis.call('KEYS', KEYS[1] .. '*')) do
   elseif kind == 'set' then value = redis.call('SMEMBERS', key)
   elseif kind == 'list' then value = redis.call('LRANGE', key, 0, -1)
   elseif kind == 'stream' then value = redis.call('XRANGE', key, '-', '+')
+  elseif string.find(key, ':ser:', 1, true) then value = redis.sha1hex(redis.call('GET', key))
   elseif not string.find(key, ':res:', 1, true) then value = redis.call('GET', key) end
   out[#out + 1] = {key, kind, value}
 end
@@ -481,7 +518,7 @@ local ms = tonumber(ARGV[1])
 local function int(value) return string.format('%.0f', value) end
 for _, key in ipairs(redis.call('KEYS', KEYS[1] .. '*')) do
   local name, kind = string.sub(key, #KEYS[1] + 1), redis.call('TYPE', key).ok
-  if kind == 'zset' and not string.find(name, '^ix:') then
+  if kind == 'zset' and not string.find(name, '^ix:') and not string.find(name, '^batches:') then
     local members = redis.call('ZRANGE', key, 0, -1, 'WITHSCORES')
     for i = 1, #members, 2 do redis.call('ZADD', key, int(members[i + 1] - ms), members[i]) end
   elseif kind == 'hash' then
@@ -493,8 +530,9 @@ for _, key in ipairs(redis.call('KEYS', KEYS[1] .. '*')) do
       if value then redis.call('HSET', key, field, int(value - ms)) end
     end
   end
+  -- Counters have the time in their keys' names, and stay where they are.
   local ttl = redis.call('PTTL', key)
-  if ttl >= 0 then redis.call('PEXPIRE', key, int(ttl - ms)) end
+  if ttl >= 0 and not string.find(name, '^ser:') then redis.call('PEXPIRE', key, int(ttl - ms)) end
 end
 return 1
 """

@@ -269,7 +269,8 @@ class TestPurge:
             await bench.store.attempts(ACME, job.id)
         left = await bench.snapshot()
         assert set(left.records) <= {"acct:acme", "rate:acme", "health:acme/hooks.example:443"}
-        assert (set(left.sets), left.logs, left.strings) == ({"dests:acme"}, {}, {"unfinished": "0"})
+        strings = {key: value for key, value in left.strings.items() if not key.startswith("ser:")}
+        assert (set(left.sets), left.logs, strings) == ({"dests:acme"}, {}, {"unfinished": "0"})
 
     async def test_no_more_than_asked_for(self, bench: Bench) -> None:
         """A purge is bounded, and says how many it deleted."""

@@ -13,11 +13,13 @@ from relay.core.store.connection import Connection
 from relay.core.store.control import Control
 from relay.core.store.events import EventRecord, Events
 from relay.core.store.intake import Accepted, AcceptedBatch, Admission
-from relay.core.store.queries import Page
+from relay.core.store.queries import BatchPage, Page
+from relay.core.store.search import Search
+from relay.core.store.series import Series, Slot, Statistics
 from relay.core.store.work import WorkStore
 
 
-class Store(Control, Events):
+class Store(Control, Search, Events, Statistics):
     """What the HTTP service does to the store."""
 
     def __init__(self, settings: Settings) -> None:
@@ -62,9 +64,12 @@ __all__ = [
     "AcceptedBatch",
     "Admission",
     "BatchId",
+    "BatchPage",
     "EventRecord",
     "JobId",
     "Page",
+    "Series",
+    "Slot",
     "Store",
     "WorkStore",
     "records",

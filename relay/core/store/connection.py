@@ -34,16 +34,18 @@ _OLDEST = 7
 _LUA = files("relay.core.store") / "lua"
 #: What scripts are built on besides lib.lua.
 _PARTS: Mapping[str, tuple[str, ...]] = {
-    "accept": ("coalesce",),
+    "accept": ("coalesce", "series"),
     "enlist": ("coalesce",),
-    "cancel": ("coalesce",),
+    "commit_batch": ("series",),
+    "cancel": ("coalesce", "series"),
     "begin_submit": ("begin",),
     "begin_poll": ("begin", "coalesce"),
-    "begin_deliver": ("begin", "destination", "slots", "delivery"),
-    "save": ("destination", "slots", "delivery", "coalesce"),
+    "begin_deliver": ("begin", "destination", "slots", "delivery", "series"),
+    "save": ("destination", "slots", "delivery", "coalesce", "series"),
     "release": ("destination", "coalesce"),
     "purge": ("coalesce",),
     "resume": ("destination",),
+    "read_series": ("series",),
 }
 #: Scripts that free memory, or that finish what was accepted, run in a full store too: it would stay full otherwise.
 _ALLOW_OOM = frozenset(

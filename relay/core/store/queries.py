@@ -1,11 +1,12 @@
-"""Reading: jobs, lists, attempts, batches, results."""
+"""Reading: jobs, lists, attempts, batches, results, destinations."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from relay.core.errors import NotFound
 from relay.core.model import (
+    JOB_PREFIX,
     Attempt,
     Batch,
     BatchId,
@@ -21,6 +22,8 @@ from relay.core.store import records
 from relay.core.store.connection import Connection
 
 _STAGED = b"staged"
+#: Sorts after whatever an id may go on with.
+LAST = "~"
 #: Destinations that are looked at in one trip.
 _DESTINATIONS = 200
 
@@ -40,6 +43,14 @@ class Page:
 
     jobs: list[Job]
     next_before: JobId | None
+
+
+@dataclass(frozen=True, slots=True)
+class BatchPage:
+    """Some batches, newest first, and where the next page begins: None on the last one."""
+
+    batches: list[Batch]
+    next_before: BatchId | None
 
 
 class Queries:
@@ -95,8 +106,12 @@ class Queries:
         batch_id: BatchId | None = None,
         limit: int = 50,
         before: JobId | None = None,
+        prefix: str = "",
     ) -> Page:
-        """A client's jobs without their results; empty filters mean all. Raises StoreUnavailable."""
+        """A client's jobs without their results; empty filters mean all. Raises StoreUnavailable.
+
+        `prefix` is what their ids begin with.
+        """
         wanted = [
             part
             for status, delivery in COMBINATIONS
@@ -106,6 +121,10 @@ class Queries:
         if not wanted:
             return Page([], None)
         highest, lowest = (f"({before}" if before else "+"), "-"
+        if prefix:
+            lowest = f"[{prefix}"
+            if before is None or before > prefix + LAST:
+                highest = f"[{prefix}{LAST}"
         if batch_id is not None:
             members = await self._members(client, batch_id)
             if not members:
@@ -145,10 +164,52 @@ class Queries:
 
     async def batch(self, client: ClientName, batch_id: BatchId) -> Batch:
         """One batch of a client. Raises NotFound, StoreUnavailable."""
-        record = await self._db.call(lambda: self._db.redis.hgetall(self._db.key(batch_id)))
+        return records.batch_of_record(batch_id, await self._batch_record(client, batch_id))
+
+    async def _batch_record(self, client: ClientName, batch_id: BatchId) -> Mapping[bytes, bytes]:
+        record: Mapping[bytes, bytes] = await self._db.call(lambda: self._db.redis.hgetall(self._db.key(batch_id)))
         if not record or record[b"c"].decode() != client or record.get(b"live") != b"1":
             raise NotFound(batch_id)
-        return records.batch_of_record(batch_id, record)
+        return record
+
+    async def batches(self, client: ClientName, limit: int = 50, before: BatchId | None = None) -> BatchPage:
+        """A client's batches, newest first. Raises StoreUnavailable."""
+        key, highest = self._db.key(f"batches:{client}"), f"({before}" if before else "+"
+
+        async def read() -> Any:
+            ids = await self._db.redis.zrevrangebylex(key, highest, "-", 0, limit + 1)
+            pipe = self._db.redis.pipeline(transaction=False)
+            for name in ids[:limit]:
+                pipe.hgetall(self._db.key(name.decode()))
+            return ids, await pipe.execute()
+
+        ids, found = await self._db.call(read)
+        # One may be purged in between.
+        batches = [
+            records.batch_of_record(BatchId(name.decode()), record)
+            for name, record in zip(ids, found, strict=False)
+            if record
+        ]
+        return BatchPage(batches, BatchId(ids[limit - 1].decode()) if len(ids) > limit else None)
+
+    async def subject(self, client: ClientName, thing_id: JobId | BatchId) -> Job | Batch:
+        """What the callback of a job or batch tells of, as `message_of` takes it: the worker builds the same bytes.
+
+        A job comes with its result, a completed batch with its numbers of that moment. What has no outcome yet is told
+        as it stands. Raises NotFound, StoreUnavailable.
+        """
+        if thing_id.startswith(JOB_PREFIX):
+            return await self.job(client, JobId(thing_id))
+        record = await self._batch_record(client, BatchId(thing_id))
+        return records.batch_of_record(BatchId(thing_id), record, as_told=True)
+
+    async def account(self, client: ClientName) -> dict[str, float]:
+        """A client's counters since its first job: submitted, credits, ambiguous, orphans; those above 0.
+
+        Raises StoreUnavailable.
+        """
+        record = await self._db.call(lambda: self._db.redis.hgetall(self._db.key(f"acct:{client}")))
+        return {name.decode(): float(value) for name, value in record.items()}
 
     async def destinations(
         self, client: ClientName, states: frozenset[DestinationState] = frozenset(), limit: int = 50

@@ -32,7 +32,7 @@ from relay.core.model import (
 
 #: The fields of a job's record that a Job is made of, in the order in which rows have them.
 JOB_FIELDS = (
-    *("c", "s", "d", "spec", "t", "dl", "b", "up", "st", "ct", "ec", "em", "ru", "a", "nx", "dt", "ro"),
+    *("c", "s", "d", "spec", "t", "dl", "b", "up", "st", "ct", "ec", "em", "ru", "a", "nx", "dt", "ro", "sub", "po"),
 )  # fmt: skip
 
 #: The fields of a destination's health that a Destination is made of, in the order in which rows have them.
@@ -56,6 +56,7 @@ _LENGTH_BYTES = 4
 _spec_decoder = msgspec.json.Decoder(JobSpec)
 _callback_decoder = msgspec.json.Decoder(Callback)
 _attempt_decoder = msgspec.json.Decoder(Attempt)
+_numbers_decoder = msgspec.json.Decoder(dict[str, int])
 
 
 def job_ids(now_ms: int, count: int) -> list[JobId]:
@@ -107,6 +108,11 @@ def decode_callback(data: bytes) -> Callback:
     return _callback_decoder.decode(data)
 
 
+def decode_numbers(data: bytes) -> dict[str, int]:
+    """The numbers of a batch's jobs by status and delivery, as they were when it was completed."""
+    return _numbers_decoder.decode(data)
+
+
 def encode_wishes(callback: Callback) -> str:
     """The events asked for and the payload, short enough to travel with every poll."""
     return "".join(_LETTERS[e] for e in callback.events) + (_THIN if callback.payload is PayloadKind.THIN else "")
@@ -134,7 +140,7 @@ def unpack_result(stored: bytes) -> bytes:
 def job_of_row(job_id: JobId, row: Sequence[bytes | None], stored_result: bytes | None = None) -> Job:
     """A Job from the values of `JOB_FIELDS`."""
     (client, status, delivery, spec, created, deadline, batch, upstream, submitted, completed) = row[:10]
-    (error_code, error_message, result_url, attempts, next_attempt, delivered) = row[10:16]
+    (error_code, error_message, result_url, attempts, next_attempt, delivered, _, submits, polls) = row[10:]
     assert client and status and delivery and spec and created and deadline  # noqa: S101 - every live record has these
     return Job(
         id=job_id,
@@ -146,6 +152,8 @@ def job_of_row(job_id: JobId, row: Sequence[bytes | None], stored_result: bytes 
         delivery=_delivery(delivery, attempts, next_attempt, delivered),
         batch_id=BatchId(batch.decode()) if batch else None,
         upstream_job_id=upstream.decode() if upstream else None,
+        submits=int(submits or 0),
+        polls=int(polls or 0),
         submitted_ms=_int(submitted),
         completed_ms=_int(completed),
         error=JobError(ErrorCode(error_code.decode()), (error_message or b"").decode()) if error_code else None,
@@ -165,15 +173,18 @@ def _delivery(status: bytes, attempts: bytes | None, next_attempt: bytes | None,
     )
 
 
-def batch_of_record(batch_id_: BatchId, record: Mapping[bytes, bytes]) -> Batch:
-    """A Batch from all the fields of its record."""
+def batch_of_record(batch_id_: BatchId, record: Mapping[bytes, bytes], *, as_told: bool = False) -> Batch:
+    """A Batch from all the fields of its record; `as_told` has the numbers that its callback tells, once it does."""
     spec = record.get(b"spec")
+    numbers = {name.decode(): int(value) for name, value in record.items() if name[:2] in (b"s:", b"d:")}
+    if as_told and b"final" in record:
+        numbers = decode_numbers(record[b"final"])
     return Batch(
         id=batch_id_,
         client=ClientName(record[b"c"].decode()),
         count=int(record[b"n"]),
-        statuses={s: int(record.get(b"s:" + s.encode(), 0)) for s in JobStatus},
-        deliveries={d: int(record.get(b"d:" + d.encode(), 0)) for d in DeliveryStatus},
+        statuses={s: numbers.get(f"s:{s}", 0) for s in JobStatus},
+        deliveries={d: numbers.get(f"d:{d}", 0) for d in DeliveryStatus},
         created_ms=int(record[b"t"]),
         completed_ms=_int(record.get(b"ct")),
         callback=decode_callback(spec) if spec else None,

@@ -228,7 +228,7 @@ SaveAnswer = Saved | Carried | Refused
 
 def saved_submission(lease: Lease, upstream_job_id: str, poll_after_ms: int, kind: str = "") -> Save:
     """The upstream has the job. `kind` is what its latency will be learned under."""
-    body = {"up": upstream_job_id, "s": "pending", "due": "poll", "delay": poll_after_ms}
+    body = {"ask": 1, "up": upstream_job_id, "s": "pending", "due": "poll", "delay": poll_after_ms}
     return Save(lease, body | {"set": {"kd": kind}, "del": ["amb", "last", "fails"]})
 
 
@@ -237,7 +237,8 @@ def saved_submit_retry(lease: Lease, trouble: Trouble, delay_ms: int) -> Save:
 
     The ambiguous are counted here, so their note goes.
     """
-    body: dict[str, Any] = {"set": {"last": trouble.value}, "del": ["amb"], "due": "submit", "delay": delay_ms}
+    body: dict[str, Any] = {"set": {"last": trouble.value}, "del": ["amb"]}
+    body |= {"ask": 1, "due": "submit", "delay": delay_ms}
     if trouble is Trouble.AMBIGUOUS:
         body["amb"] = 1
     return Save(lease, body)
@@ -246,7 +247,7 @@ def saved_submit_retry(lease: Lease, trouble: Trouble, delay_ms: int) -> Save:
 def saved_poll(lease: Lease, failures: int, delay_ms: int, seen_ms: int = 0) -> Save:
     """Still pending at the age of `seen_ms`, or, with `failures`, no answer: the next poll follows."""
     fields = {"set": {"fails": str(failures)}} if failures else {"set": {"sn": str(seen_ms)}, "del": ["fails"]}
-    return Save(lease, {"due": "poll", "delay": delay_ms} | fields)
+    return Save(lease, {"ask": 1, "due": "poll", "delay": delay_ms} | fields)
 
 
 def saved_outcome(
@@ -255,6 +256,7 @@ def saved_outcome(
     error: JobError | None,
     *,
     announce_after_ms: int | None,
+    asked: bool = True,
     carry_on: bool = False,
     slots: Mapping[str, Any] | None = None,
     result: bytes | None = None,
@@ -265,6 +267,7 @@ def saved_outcome(
 ) -> Save:
     """The job has its outcome. `announce_after_ms` None: nobody asked for this event. `result` is as stored.
 
+    `asked` says whether the upstream was asked in this step, with or without an answer.
     `carry_on` goes on with the callback under the same token, if the destination has a permit, and is not to leave the
     worker's slots to others: `slots` is what `TakenSlots.told_by` says of them, or nothing, and they are not shared.
     `result_of` is the job whose result it shares.
@@ -280,6 +283,7 @@ def saved_outcome(
     if credits_used is not None:
         fields["cr"] = str(credits_used)
     body: dict[str, Any] = {"set": fields, "del": ["amb", "last", "fails", "sn"], "s": status.value}
+    body |= {"ask": 1} if asked else {}
     if credits_used is not None:
         body["cr"] = str(credits_used)
     if ambiguous:
@@ -495,11 +499,6 @@ class WorkStore(Intake):
             await self._drop_staged(batch_id.decode(), records.consecutive(JobId(first.decode()), int(n)))
         return int(answer[0])
 
-    async def account(self, client: ClientName) -> dict[str, float]:
-        """A client's counters: submitted, credits, ambiguous, orphans. Raises StoreUnavailable."""
-        record = await self._db.call(lambda: self._db.redis.hgetall(self._db.key(f"acct:{client}")))
-        return {name.decode(): float(value) for name, value in record.items()}
-
 
 def _delivery_rules(settings: Settings) -> dict[str, Any]:
     """What the scripts that deliver go by; save.lua and destination.lua name them."""
@@ -591,7 +590,7 @@ def _deliver_claim(row: Sequence[Any]) -> DeliverClaim:
     error_code, error_message, result_url, generation, attempts, turn, count, final = values[9:17]
     subject: Job | Batch
     if thing_id.startswith(b"batch_"):
-        numbers = msgspec.json.decode(final, type=dict[str, int])
+        numbers = records.decode_numbers(final)
         subject = Batch(
             id=BatchId(thing_id.decode()),
             client=ClientName(client.decode()),

@@ -19,4 +19,6 @@ if idem ~= '' then
 end
 redis.call('INCR', P .. 'unfinished')
 redis.call('SADD', P .. 'clients', client)
+count(client, 'accepted', 1)
+note_counted()
 return {'accepted', int(NOW), int(NOW)}

@@ -17,9 +17,9 @@ local LOOK = 1000
 -- And this many queues for slots, and destinations in one of them.
 local QUEUES, IN_LINE = 50, 200
 
-local function cut_off(id, attempt, started)
-  log_attempt(id, cjson.encode({number = tonumber(attempt), started_ms = tonumber(started),
-    duration_ms = math.max(0, NOW - started), outcome = 'connection_error', error = 'worker stopped'}))
+local function cut_off(id, client, attempt, started)
+  log_attempt(id, client, cjson.encode({number = tonumber(attempt), started_ms = tonumber(started),
+    duration_ms = math.max(0, NOW - started), outcome = 'connection_error', error = 'worker stopped'}), false)
   redis.call('HDEL', P .. id, 'oa')
 end
 
@@ -78,7 +78,7 @@ local function begin(id, score)
     redis.call('ZREM', due, id)
     return
   end
-  if f[9] then cut_off(id, f[7], f[9]) end
+  if f[9] then cut_off(id, r.c, f[7], f[9]) end
   local where = destination_of(r.c, r.dest)
   -- Its own permit: of the attempt that was cut off, or kept for it when it was unparked.
   if redis.call('ZREM', P .. 'flight:' .. where, id) == 1 then free[where] = nil end
@@ -187,4 +187,5 @@ repeat
 until full or seen == 0 or looked >= LOOK
 if seen > 0 and not full then out[2] = 1 end
 note_begun(place, number, taken)
+note_counted()
 return out

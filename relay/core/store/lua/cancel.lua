@@ -20,4 +20,5 @@ if r[7] then
   end
   changed_in_group(id, r[7], client, 'cancelled')
 end
+note_counted()
 return 'cancelled'

@@ -19,5 +19,8 @@ if idem ~= '' then
 end
 redis.call('INCRBY', P .. 'unfinished', r[2])
 redis.call('SADD', P .. 'clients', client)
+redis.call('ZADD', P .. 'batches:' .. client, 0, batch)
+count(client, 'accepted', tonumber(r[2]))
+note_counted()
 emit(client, ARGV[8], 'batch', batch, 'open', redis.call('HGET', key, 'd'), batch)
 return {'accepted'}

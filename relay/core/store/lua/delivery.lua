@@ -11,7 +11,9 @@ local function open_attempt(id, where, lease_end)
   redis.call('ZADD', P .. 'flight:' .. where, int(lease_end), id)
 end
 
-local function log_attempt(id, entry)
+local function log_attempt(id, client, entry, got_through)
+  count(client, 'attempts', 1)
+  if not got_through then count(client, 'attempts_failed', 1) end
   local key = P .. 'att:' .. id
   redis.call('RPUSH', key, entry)
   redis.call('LTRIM', key, -200, -1)
@@ -35,6 +37,7 @@ local function set_delivery(id, r, delivery, cfg)
   if delivery == r.d then return end
   if is_batch(id) then
     redis.call('HSET', P .. id, 'd', delivery)
+    count_ended(r.c, delivery)
     emit(r.c, cfg.kept, 'batch', id, 'completed', delivery, id)
   else
     move(id, r.c, r.b, r.s, r.d, r.s, delivery, cfg)

@@ -4,7 +4,7 @@
 --   k the due set it is in (submit, poll, deliver, parked, purge; staged before its batch is live)
 --   tok, le    token and end of the lease      nn  nonce of the last save      on  nonce of the last orphan's save
 --   spec       what was asked for, as JSON     cb  events asked for and payload, short form     dest destination
---   amb        a submit was begun and not accounted for      sub, fails, last   counters and last trouble
+--   amb        a submit was begun and not accounted for      sub, po   submits and polls      fails, last   counter and last trouble
 --   up upstream id   st submitted   kd what its latency is learned under   sn age when last seen pending   cr credits   ct completed   ec, em error   ru result URL
 --   g generation   a attempts begun, in all   ga in this generation   oa start of the open attempt
 --   nx next attempt   dt delivered
@@ -24,6 +24,19 @@ end
 
 local function is_batch(id)
   return string.sub(id, 1, 6) == 'batch_'
+end
+
+-- What this script has seen happen, by client. A script that changes a state, or counts otherwise, ends with
+-- `note_counted` (series.lua).
+local counted = {}
+
+local function count(client, what, times)
+  local counts = counted[client]
+  if not counts then
+    counts = {}
+    counted[client] = counts
+  end
+  counts[what] = (counts[what] or 0) + times
 end
 
 local function due_key(kind, client, dest)
@@ -73,14 +86,23 @@ local function complete_batch(batch, kept, ttl_ms, first_delay_ms)
   emit(r[1], kept, 'batch', batch, 'completed', r[2] and 'pending' or '', batch)
 end
 
--- The one place where a status or delivery status changes: index, counters of the batch, event.
+-- A delivery that was on its way has ended.
+local function count_ended(client, delivery)
+  if delivery == 'delivered' or delivery == 'exhausted' or delivery == 'gone' then count(client, delivery, 1) end
+end
+
+-- The one place where a status or delivery status changes: index, counters of the batch, event, series.
 local function move(id, client, batch, s0, d0, s1, d1, cfg)
   if s0 == s1 and d0 == d1 then return end
   redis.call('HSET', P .. id, 's', s1, 'd', d1)
   redis.call('ZREM', index_key(client, s0, d0), id)
   redis.call('ZADD', index_key(client, s1, d1), 0, id)
   emit(client, cfg.kept, 'job', id, s1, d1, batch or '')
-  if OUTCOME[s1] and not OUTCOME[s0] then redis.call('DECR', P .. 'unfinished') end
+  if OUTCOME[s1] and not OUTCOME[s0] then
+    redis.call('DECR', P .. 'unfinished')
+    count(client, s1, 1)
+  end
+  if d0 ~= d1 then count_ended(client, d1) end
   if batch and batch ~= '' and redis.call('EXISTS', P .. batch) == 1 then
     if s0 ~= s1 then
       count_in_batch(batch, 's:' .. s0, -1)

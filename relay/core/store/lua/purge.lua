@@ -40,8 +40,11 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', P .. 'due:purge', '-inf', int(NO
   if done then
     purged = purged + 1
     redis.call('ZREM', P .. 'due:purge', id)
-    -- A batch whose jobs were all enlisted out of turn may still wait to be enlisted.
-    if is_batch(id) then redis.call('ZREM', P .. 'due:enlist', id) end
+    if is_batch(id) then
+      -- One whose jobs were all enlisted out of turn may still wait to be enlisted.
+      redis.call('ZREM', P .. 'due:enlist', id)
+      if r[1] then redis.call('ZREM', P .. 'batches:' .. r[1], id) end
+    end
     drop_result(id)
     redis.call('UNLINK', key, P .. 'att:' .. id)
   end

@@ -8,7 +8,7 @@
 --   at(what it has under way there)
 --   carry(go on to the callback under this token, if one of the worker's slots is for it; see slots.lua. A map:
 --     left, of(what the client has under way), all(what all have); empty: it shares none)
---   of(whose result it shares, as a follower) cr(edits taken) amb(iguous submit counted) up(stream id, when it is news)
+--   ask(1: the upstream was asked, with or without an answer) of(whose result it shares, as a follower) cr(edits taken) amb(iguous submit counted) up(stream id, when it is news)
 -- Returns per save: 'saved' now [news of the destination] | 'carried' now attempt | 'again' | 'refused' | 'gone'
 local cfg = cmsgpack.unpack(ARGV[1])
 local KEEP_LONG = {exhausted = true, gone = true}
@@ -17,8 +17,21 @@ local KEEP_LONG = {exhausted = true, gone = true}
 local function account(client, op, group, up)
   local key = P .. 'acct:' .. client
   if op.up then redis.call('HINCRBY', key, 'submitted', 1) end
-  if op.cr and is_unpaid(group, up) then redis.call('HINCRBYFLOAT', key, 'credits', op.cr) end
+  if op.cr and is_unpaid(group, up) then
+    redis.call('HINCRBYFLOAT', key, 'credits', op.cr)
+    count(client, 'credits', math.max(0, math.floor(op.cr * 1000 + 0.5)))
+  end
   if op.amb then redis.call('HINCRBY', key, 'ambiguous', 1) end
+end
+
+-- How often the upstream was asked. A submit that was claimed and not sent was none.
+local function note_asked(id, r, op)
+  if op.ask then
+    if r.k == 'poll' then redis.call('HINCRBY', P .. id, 'po', 1) end
+    count(r.c, r.k == 'poll' and 'polls' or 'submits', 1)
+  elseif r.k == 'submit' then
+    redis.call('HINCRBY', P .. id, 'sub', -1)
+  end
 end
 
 -- The submit of a leader has ended that was cancelled meanwhile, and its followers have waited for that: they go on with
@@ -45,6 +58,7 @@ local function late(id, r, op)
   elseif op.up and op.n ~= f[2] then
     redis.call('HSET', key, 'on', op.n)
     account(r.c, op)
+    count(r.c, 'submits', 1)
     if cancelled then redis.call('HSET', key, 'up', op.up, 'st', int(NOW)) end
     if waited_for and late_submit(id, f[4], op) then
       redis.call('HSET', key, 'kept', '1')
@@ -105,7 +119,8 @@ local carried = 0
 local function save(op, result)
   local id = op.id
   local key = P .. id
-  local f = redis.call('HMGET', key, 'c', 's', 'd', 'b', 'dest', 'k', 'tok', 'nn', 'g', 'co', 'amb', 'up')
+  local f = redis.call('HMGET', key, 'c', 's', 'd', 'b', 'dest', 'k', 'tok', 'nn', 'g', 'co', 'amb', 'up',
+    'ct')
   if not f[1] then return {'gone'} end
   local r = {c = f[1], s = f[2], d = f[3], b = f[4] or '', dest = f[5], k = f[6]}
   if f[8] == op.n then
@@ -117,6 +132,7 @@ local function save(op, result)
   if f[7] ~= op.tok then return late(id, r, op) end
   redis.call('HSET', key, 'nn', op.n)
   account(r.c, op, f[10], f[12])
+  note_asked(id, r, op)
   if op.set then
     for field, value in pairs(op.set) do redis.call('HSET', key, field, value) end
   end
@@ -126,7 +142,7 @@ local function save(op, result)
   local limit = op.att and to_release(where, op)
   if op.att then
     call_crowd(r.c)
-    log_attempt(id, op.att)
+    log_attempt(id, r.c, op.att, op.d == 'delivered')
     redis.call('HDEL', key, 'oa')
     news = note_health(r.c, r.dest, op.how, cfg)
   end
@@ -157,7 +173,11 @@ local function save(op, result)
       redis.call('HDEL', key, 'tok', 'le')
       enter(id, r.c, r.dest, r.k, 'purge', NOW + cfg.ttl)
     else
-      if delivery == 'delivered' then redis.call('HSET', key, 'dt', int(NOW)) end
+      if delivery == 'delivered' then
+        redis.call('HSET', key, 'dt', int(NOW))
+        -- One that somebody asked for again is as late as they were to ask.
+        if (f[9] or '0') == '0' then count(r.c, lateness(NOW - f[13]), 1) end
+      end
       end_delivery(id, r, delivery, KEEP_LONG[delivery] and cfg.undelivered or cfg.ttl, cfg)
     end
     return {'saved', int(NOW), news}
@@ -189,4 +209,5 @@ end
 
 local out = {}
 for i = 2, #ARGV, 2 do out[#out + 1] = save(cmsgpack.unpack(ARGV[i]), ARGV[i + 1]) end
+note_counted()
 return out
