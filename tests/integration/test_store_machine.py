@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import json
+from collections import Counter
 from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -41,8 +43,10 @@ from relay.core.store.work import (
     DeliverClaim,
     Lease,
     PollClaim,
+    Refused,
     Release,
     Save,
+    SaveAnswer,
     Saved,
     SubmitClaim,
     saved_attempt,
@@ -111,6 +115,11 @@ class StoreMachine(RuleBasedStateMachine):
         #: What must never change again, by job or batch.
         self.final: dict[str, tuple[str | None, ...]] = {}
         self.upstream = 0
+        #: What the counters must say: submits that the upstream did not take, as the saves tell; each job's polls; and
+        #: how each attempt ended that was ever logged, by its job and number.
+        self.vain_submits = 0
+        self.polls: Counter[str] = Counter()
+        self.attempts: dict[tuple[str, int], str] = {}
         self.run(self.bench.raw.flushdb())
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
@@ -131,18 +140,10 @@ class StoreMachine(RuleBasedStateMachine):
         for _ in range(count):
             self.accept(destination, announced=True, deadline_s=5_000, coalesce=False)
         claims = self.run(self.bench.work.begin_submit(ACME, 50))
-        self.run(
-            self.bench.work.save(
-                [self.outcome_of(Held(self.bench.work, claim), "good", carry_on=False) for claim in claims]
-            )
-        )
+        self.save_all(self.bench.work, [Held(self.bench.work, claim) for claim in claims], "good", carry_on=False)
         self.run(self.bench.let_pass(3))
         polls = self.run(self.bench.work.begin_poll(50))
-        self.run(
-            self.bench.work.save(
-                [self.outcome_of(Held(self.bench.work, claim), "good", carry_on=False) for claim in polls]
-            )
-        )
+        self.save_all(self.bench.work, [Held(self.bench.work, claim) for claim in polls], "good", carry_on=False)
 
     @precondition(lambda self: len(self.jobs) < MANY)
     @rule(
@@ -269,10 +270,10 @@ class StoreMachine(RuleBasedStateMachine):
         first = number % len(self.held)
         taken, self.held = self.held[first : first + together], self.held[:first] + self.held[first + together :]
         for worker in (self.bench.work, self.bench.other):
-            saves = [self.outcome_of(held, luck, carry_on) for held in taken if held.worker is worker]
-            if not saves:
+            ended = [held for held in taken if held.worker is worker]
+            if not ended:
                 continue
-            answers = self.run(worker.save(saves))
+            saves, answers = self.save_all(worker, ended, luck, carry_on)
             if lost:
                 again = self.run(worker.save(saves))
                 # The news of a destination are told once, and lost with the reply: they are for the log.
@@ -281,6 +282,21 @@ class StoreMachine(RuleBasedStateMachine):
             carried = [answer.claim for answer in answers if isinstance(answer, Carried)]
             self.check_permits(carried)
             self.held += [Held(worker, claim) for claim in carried]
+
+    def save_all(
+        self, worker: WorkStore, ended: Sequence[Held], luck: str, carry_on: bool
+    ) -> tuple[list[Save], list[SaveAnswer]]:
+        """Steps of one worker end, and are saved in one trip; counts what the upstream was asked."""
+        saves = [self.outcome_of(held, luck, carry_on) for held in ended]
+        answers = self.run(worker.save(saves))
+        for held, save, answer in zip(ended, saves, answers, strict=True):
+            if "ask" not in save.body or isinstance(answer, Refused):
+                continue
+            if isinstance(held.claim, PollClaim):
+                self.polls[held.claim.lease.id] += 1
+            elif "up" not in save.body:
+                self.vain_submits += 1
+        return saves, answers
 
     @precondition(lambda self: self.sent)
     @rule(number=st.integers(0))
@@ -331,12 +347,32 @@ class StoreMachine(RuleBasedStateMachine):
         """Sets, indexes, counters, permits and events agree with the records; what is final stays."""
         # A worker that was paused may renew its lease when its permit has gone to another callback: it holds one again,
         # because its attempt goes on. So the limit is looked at where permits are given: in `check_permits`.
+        self.check()
+
+    def check(self) -> Snapshot:
+        """Assert all rules; returns what is in the store."""
         snapshot = self.run(self.bench.check(permits=MANY))
         for thing_id, record in snapshot.records.items():
             if "ct" not in record:
                 continue
             told = tuple(record.get(field) for field in ("s", "ec", "em", "ru", "final", "spec"))
             assert self.final.setdefault(thing_id, told) == told
+        self.check_counters(snapshot)
+        return snapshot
+
+    def check_counters(self, snapshot: Snapshot) -> None:
+        """What was counted is what was done, whoever did it, and however often it was told."""
+        for key, entries in snapshot.logs.items():
+            logged = [json.loads(entry) for entry in entries]
+            self.attempts |= {(key.removeprefix("att:"), one["number"]): one["outcome"] for one in logged}
+        happened = self.run(self.bench.happened())
+        assert happened.attempts == len(self.attempts)
+        assert happened.attempts_failed == sum(outcome != "delivered" for outcome in self.attempts.values())
+        assert happened.polls == self.polls.total()
+        for job_id, job in snapshot.jobs().items():
+            assert int(job.get("po", 0)) == self.polls[job_id]
+        submitted = int(snapshot.records.get(f"acct:{ACME}", {}).get("submitted", 0))
+        assert happened.submits == submitted + self.vain_submits
 
     def teardown(self) -> None:
         """In the end, with a worker that lives, every accepted job has its outcome, and every callback its end."""
@@ -344,7 +380,7 @@ class StoreMachine(RuleBasedStateMachine):
         for _ in range(40):
             self.keep_house()
             self.work("good", carry_on=True, told="truth")
-            snapshot = self.run(self.bench.check(permits=MANY))
+            snapshot = self.check()
             if all(_is_over(snapshot, record) for record in snapshot.records.values() if "spec" in record):
                 break
             self.run(self.bench.let_pass(310))
@@ -402,7 +438,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     def after_submit(self, claim: SubmitClaim, luck: str, now_ms: int) -> Save:
         """A submit goes through, meets trouble, or is refused."""
-        decision: policy.SubmitDecision | policy.SubmitNow = policy.before_submit(
+        before = policy.before_submit(
             RULES,
             now_ms=now_ms,
             created_ms=claim.created_ms,
@@ -410,28 +446,28 @@ class StoreMachine(RuleBasedStateMachine):
             was_ambiguous=claim.was_ambiguous,
             last=claim.last,
         )
-        if isinstance(decision, policy.SubmitNow):
-            if luck == "good":
-                self.upstream += 1
-                delay = policy.first_poll(RULES, wait_ms=3_000, now_ms=now_ms, deadline_ms=claim.deadline_ms)
-                return saved_submission(claim.lease, f"up-{self.upstream}", delay.delay_ms)
-            if luck == "bad":
-                decision = policy.after_submit_trouble(
-                    RULES,
-                    Trouble.AMBIGUOUS,
-                    now_ms=now_ms,
-                    created_ms=claim.created_ms,
-                    deadline_ms=claim.deadline_ms,
-                    tries=claim.tries,
-                    retry_after_ms=None,
-                    jitter=0.5,
-                )
-            else:
-                decision = Finish(JobStatus.FAILED, JobError(ErrorCode.UPSTREAM_REJECTED, "no"))
+        events = claim.spec.callback.events
+        if isinstance(before, Finish):
+            return _ended(claim.lease, before, events, asked=False)
+        if luck == "good":
+            self.upstream += 1
+            delay = policy.first_poll(RULES, wait_ms=3_000, now_ms=now_ms, deadline_ms=claim.deadline_ms)
+            return saved_submission(claim.lease, f"up-{self.upstream}", delay.delay_ms)
+        if luck == "worse":
+            return _ended(claim.lease, Finish(JobStatus.FAILED, JobError(ErrorCode.UPSTREAM_REJECTED, "no")), events)
+        decision = policy.after_submit_trouble(
+            RULES,
+            Trouble.AMBIGUOUS,
+            now_ms=now_ms,
+            created_ms=claim.created_ms,
+            deadline_ms=claim.deadline_ms,
+            tries=claim.tries,
+            retry_after_ms=None,
+            jitter=0.5,
+        )
         if isinstance(decision, SubmitAfter):
             return saved_submit_retry(claim.lease, Trouble.AMBIGUOUS, decision.delay_ms)
-        assert isinstance(decision, Finish)
-        return _ended(claim.lease, decision, claim.spec.callback.events)
+        return _ended(claim.lease, decision, events)
 
 
 def after_poll(claim: PollClaim, luck: str, now_ms: int, carry_on: Mapping[str, Any] | None) -> Save:
@@ -441,7 +477,7 @@ def after_poll(claim: PollClaim, luck: str, now_ms: int, carry_on: Mapping[str, 
         finish = Finish(claim.shared.status, claim.shared.error)
         if claim.shared.status is JobStatus.TIMED_OUT:
             finish = policy.TIMED_OUT
-        return _ended(claim.lease, finish, claim.events, carry_on=carry_on, result_of=claim.shared.of)
+        return _ended(claim.lease, finish, claim.events, asked=False, carry_on=carry_on, result_of=claim.shared.of)
     assert claim.upstream_job_id
     match luck:
         case "good":
@@ -492,6 +528,7 @@ def _ended(
     finish: Finish,
     events: Sequence[EventType],
     *,
+    asked: bool = True,
     carry_on: Mapping[str, Any] | None = None,
     result_of: JobId | None = None,
 ) -> Save:
@@ -502,6 +539,7 @@ def _ended(
         finish.status,
         finish.error,
         announce_after_ms=0 if announced else None,
+        asked=asked,
         carry_on=carry_on is not None and announced,
         slots=carry_on,
         result=RESULT_STORED if done and result_of is None else None,

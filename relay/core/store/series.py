@@ -4,6 +4,8 @@ The scripts that change a record count it in the same breath (`lua/series.lua`),
 file alone knows how the counters are laid out, and says so with every answer; this module alone adds them up.
 """
 
+import math
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -44,8 +46,8 @@ class Slot:
     attempts: int
     attempts_failed: int
     credits: float
-    #: From the outcome until its callback got through, for half of them and for 99 % of them, to within a quarter; None
-    #: where there were none. Without those that were asked for once more.
+    #: From the outcome until its callback got through, at most, for half of them and for 99 % of them, to within a
+    #: quarter; None where none did. Without those that were asked for once more.
     late_p50_ms: int | None
     late_p99_ms: int | None
 
@@ -84,15 +86,10 @@ class _Layout:
 
     def _quantile_ms(self, buckets: Sequence[int], share: float) -> int | None:
         upto = list(accumulate(buckets))
-        rank = share * upto[-1]
-        if not rank:
+        if not upto[-1]:
             return None
-        i = next(i for i, count in enumerate(upto) if count >= rank)
-        within = 1 - (upto[i] - rank) / buckets[i]
-        if i == 0:
-            return round(self.bucket_ms * within)
-        # As if they were spread evenly within their bucket; the last has no end.
-        return round(self.bucket_ms * self.growth ** (i - 1 + (within if i < len(buckets) - 1 else 0)))
+        # The middle of the bucket, by the ratio: no farther from the truth than that to either end.
+        return round(self.bucket_ms * math.pow(self.growth, bisect_left(upto, share * upto[-1]) - 0.5))
 
 
 class Statistics:
@@ -118,12 +115,12 @@ class Statistics:
         """What happened to a client's jobs, or with None to those of all `clients`, from `since_ms` until `until_ms`.
 
         In slots of a minute up to 3 hours, of ten up to 24 hours, of an hour for what is longer, or began more than a
-        day ago; the first one may begin before `since_ms`. 30 days at most: what is older is not kept.
-        Raises StoreUnavailable.
+        day ago; the first one may begin before `since_ms`. None are older than 30 days, for nothing is kept for longer,
+        and none are farther ahead than a day. Raises StoreUnavailable.
         """
         now_ms = self._db.now_ms()
         since_ms = max(since_ms, now_ms - _HOURS_MS)
-        until_ms = min(until_ms, since_ms + _HOURS_MS)
+        until_ms = min(until_ms, now_ms + _DAY_MS)
         kind, unit_ms, key_ms, slot_ms = "h", _HOUR_MS, _DAY_MS, _HOUR_MS
         if until_ms - since_ms <= _DAY_MS and since_ms >= now_ms - _MINUTES_MS:
             kind, unit_ms, key_ms = "m", _MINUTE_MS, _HOUR_MS
