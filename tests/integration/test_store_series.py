@@ -218,9 +218,9 @@ class TestRanges:
         [
             (MINUTE_MS, MINUTE_MS, 2),
             (3 * HOUR_MS, MINUTE_MS, 181),
-            (3 * HOUR_MS + 1, 10 * MINUTE_MS, 20),
+            (3 * HOUR_MS + 90_000, 10 * MINUTE_MS, 20),
             (DAY_MS, 10 * MINUTE_MS, 145),
-            (DAY_MS + 1, HOUR_MS, 26),
+            (DAY_MS + 90_000, HOUR_MS, 26),
             (30 * DAY_MS, HOUR_MS, 721),
             (3_000 * DAY_MS, HOUR_MS, 721),
         ],

@@ -122,9 +122,11 @@ class Statistics:
         since_ms = max(since_ms, now_ms - _HOURS_MS)
         until_ms = min(until_ms, now_ms + _DAY_MS)
         kind, unit_ms, key_ms, slot_ms = "h", _HOUR_MS, _DAY_MS, _HOUR_MS
-        if until_ms - since_ms <= _DAY_MS and since_ms >= now_ms - _MINUTES_MS:
+        # A minute more is no other range.
+        length_ms = until_ms - since_ms - _MINUTE_MS
+        if length_ms <= _DAY_MS and since_ms >= now_ms - _MINUTES_MS:
             kind, unit_ms, key_ms = "m", _MINUTE_MS, _HOUR_MS
-            slot_ms = _MINUTE_MS if until_ms - since_ms <= 3 * _HOUR_MS else 10 * _MINUTE_MS
+            slot_ms = _MINUTE_MS if length_ms <= 3 * _HOUR_MS else 10 * _MINUTE_MS
         start_ms = since_ms // slot_ms * slot_ms
         first, last = start_ms // key_ms, (until_ms - 1) // key_ms
         # Nobody's counters have a layout too, so that it is known where there are no clients.
