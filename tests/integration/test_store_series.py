@@ -8,7 +8,14 @@ from relay.core.model import AttemptOutcome, DeliveryStatus, EventType, JobStatu
 from relay.core.policy import Trouble
 from relay.core.store import Series, Slot
 from relay.core.store.queries import COMBINATIONS
-from relay.core.store.work import saved_attempt, saved_outcome, saved_poll, saved_submit_retry
+from relay.core.store.work import (
+    Refused,
+    saved_attempt,
+    saved_outcome,
+    saved_poll,
+    saved_submission,
+    saved_submit_retry,
+)
 from tests.integration.store_harness import (
     ACME,
     FAILURE,
@@ -114,6 +121,17 @@ class TestCounting:
         )
         assert (await bench.job(job.id)).submits == 0
         assert (await bench.happened()).submits == 0
+
+    async def test_what_nobody_waits_for_any_more(self, bench: Bench) -> None:
+        """An upstream job that belongs to no job was submitted all the same, once, however often that is told."""
+        job = await bench.accept()
+        [submit] = await bench.work.begin_submit(ACME, 1)
+        await bench.store.cancel(ACME, job.id)
+        late = saved_submission(submit.lease, "up-late", 0)
+        for _ in range(2):
+            assert await bench.work.save([late]) == [Refused()]
+        assert (await bench.happened()).submits == 1
+        assert (await bench.store.account(ACME))["orphans"] == 1
 
     async def test_followers_ask_nothing(self, bench: Bench) -> None:
         """Of equal jobs that share one upstream job, the leader has the submits and polls."""
