@@ -6,8 +6,10 @@ from collections.abc import AsyncIterator, Mapping
 from aiohttp import web
 
 from relay.api.auth import Authenticator
+from relay.api.census import CensusGauges
 from relay.api.context import (
     AUTHENTICATOR,
+    CENSUS,
     CLIENTS,
     EVENTS,
     GUARD,
@@ -32,6 +34,7 @@ from relay.api.routes import add_routes
 from relay.api.server import HANDLER_ARGS
 from relay.core.egress import CallbackGuard
 from relay.core.ending import end
+from relay.core.loop_lag import watch_loop
 from relay.core.model import ClientName
 from relay.core.settings import Client, Settings
 from relay.core.wire import encode
@@ -52,14 +55,16 @@ def build_app(
     app[CLIENTS] = known
     app[AUTHENTICATOR] = Authenticator(known.values())
     app[RULES] = Rules(scrapers=settings.scrapers, thin=settings.public_url is not None)
-    app[METRICS] = HttpMetrics()
+    app[METRICS] = HttpMetrics(known)
+    app[CENSUS] = CensusGauges(settings, known, worker_seen_s=app[LIMITS].worker_seen_s)
+    app[METRICS].registry.register(app[CENSUS])
     app[PRESSURE] = Pressure(settings.store_full_share, app[METRICS])
     app[OPENAPI] = encode(build(settings))
     app[RUNNING] = set()
     app[EVENTS] = EventHub(app[LIMITS].events_buffered)
     app.on_response_prepare.append(add_headers)
     app.on_shutdown.append(_release_waiting)
-    app.cleanup_ctx.extend([_store, _callback_guard, _event_reader, _pressure])
+    app.cleanup_ctx.extend([_store, _callback_guard, _event_reader, _pressure, _loop_watch])
     add_routes(app)
     return app
 
@@ -90,6 +95,12 @@ async def _event_reader(app: web.Application) -> AsyncIterator[None]:
 
 async def _pressure(app: web.Application) -> AsyncIterator[None]:
     watcher = asyncio.create_task(app[PRESSURE].run(app[STORE]), name="pressure")
+    yield
+    await end([watcher])
+
+
+async def _loop_watch(app: web.Application) -> AsyncIterator[None]:
+    watcher = asyncio.create_task(watch_loop(app[METRICS].loop_lag), name="loop-watch")
     yield
     await end([watcher])
 

@@ -82,7 +82,7 @@ class Batches:
         self._housed_s = now_s
         try:
             for batch_id in await self._context.store.due_batches():
-                log.warning("a batch was left half enlisted", batch_id=batch_id)
+                log.warning("a batch was left half enlisted", id=batch_id)
                 await self._context.store.enlist(batch_id)
             while not self.stopping and await self._context.store.purge(_PURGE) == _PURGE:
                 pass

@@ -148,7 +148,7 @@ class Deliverer:
                 self._announce(news, claim, message.callback.destination)
 
     def _announce(self, news: News, claim: DeliverClaim, destination: str) -> None:
-        self._context.metrics.destination_changes.labels(news.value).inc()
+        self._context.metrics.destination_changes(news.value).inc()
         say = log.info if news is News.RECOVERED else log.warning
         say(f"destination {news.value}", client=claim.client, destination=destination)
 

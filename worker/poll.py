@@ -43,7 +43,7 @@ async def poll_step(context: Context, upstream: UpstreamClient, deliverer: Deliv
         round(context.settings.upstream_timeout_s * 1000), now_ms=begun_ms, deadline_ms=claim.deadline_ms
     )
     outcome = await upstream.poll(claim.upstream_job_id, timeout_s=timeout_ms / 1000)
-    context.metrics.polls(type(outcome).__name__.lower()).inc()
+    context.metrics.polled(outcome)
     age_ms = max(0, begun_ms - claim.submitted_ms)
     _learn(context, claim, outcome, age_ms)
     decision, failures = _decide(context, claim, outcome, begun_ms)
@@ -79,7 +79,7 @@ def _decide(context: Context, claim: PollClaim, outcome: PollOutcome, begun_ms: 
             )
             return decision, 0
         case PollUnavailable():
-            log.warning("poll had no answer", job_id=claim.lease.id, reason=outcome.reason, in_a_row=claim.failures + 1)
+            log.warning("poll had no answer", id=claim.lease.id, reason=outcome.reason, in_a_row=claim.failures + 1)
             retry_after_s = outcome.retry_after_s
             return (
                 policy.after_poll_trouble(
@@ -147,7 +147,10 @@ async def _finish(
     if isinstance(answer, Refused):
         context.metrics.refused("poll").inc()
         return
-    count_outcome(context, claim.lease, decision)
+    count_outcome(context, claim, decision)
+    if isinstance(outcome, Done | UpstreamFailed | Lost):
+        context.metrics.polls_per_job.observe(claim.polls + 1)
+        context.metrics.upstream_seconds.observe(max(0, context.store.now_ms() - claim.submitted_ms) / 1000)
     if credits_used:
         context.metrics.credits(claim.client).inc(credits_used)
     if isinstance(answer, Carried):

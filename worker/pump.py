@@ -71,6 +71,7 @@ class Pump:
                 if not away:
                     log.warning("the store is out of reach; going on when it is back", reason=str(error))
                 away = True
+                self._context.metrics.looked.look = None
                 await asyncio.sleep(_OUTAGE_S)
 
     async def _keys(self) -> Mapping[ClientName, str]:
@@ -131,16 +132,11 @@ class Pump:
         self._direct.discard(done)
         self.ended(task)
         if not done.cancelled() and (error := done.exception()) is not None:
+            self._context.metrics.faults.inc()
             log.error("a batch failed", task=task, error=type(error).__name__)
 
     def _measure(self, look: Look) -> None:
-        due = self._context.metrics.due
-        due.labels("submit").set(sum(seen.due for seen in look.clients.values()))
-        due.labels("poll").set(look.poll)
-        due.labels("deliver").set(look.deliver)
-        destinations = self._context.metrics.destinations
-        destinations.labels("unresponsive").set(look.unresponsive)
-        destinations.labels("paused").set(look.paused)
+        self._context.metrics.looked.look = look
         self._context.metrics.running.set(self._context.runner.running())
         for kind in Kind:
             self._context.metrics.slots_free.labels(kind.value).set(self._context.runner.free(kind))

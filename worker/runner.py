@@ -15,6 +15,7 @@ import structlog
 from relay.core.errors import StoreUnavailable
 from relay.core.settings import Settings
 from relay.core.store.work import Lease, WorkStore
+from worker.metrics import WorkerMetrics
 
 log = structlog.get_logger("worker.runner")
 
@@ -38,14 +39,17 @@ class _Held:
 class StepRunner:
     """The steps under way in this process."""
 
-    def __init__(self, store: WorkStore, settings: Settings) -> None:
+    def __init__(self, store: WorkStore, settings: Settings, metrics: WorkerMetrics) -> None:
         self._store = store
+        self._metrics = metrics
         self._renew_s = settings.lease_s / 3
         self._free = {
             Kind.SUBMIT: settings.submit_slots,
             Kind.POLL: settings.poll_slots,
             Kind.DELIVER: settings.deliver_slots,
         }
+        for kind, slots in self._free.items():
+            metrics.slots.labels(kind.value).set(slots)
         self._held: dict[asyncio.Task[None], _Held] = {}
         self._freed = {kind: asyncio.Event() for kind in Kind}
 
@@ -97,6 +101,7 @@ class StepRunner:
                 "step given up: the store is out of reach", kind=kind.value, id=held.lease.id, reason=str(error)
             )
         else:
+            self._metrics.faults.inc()
             # A fault of ours. Where it happened, and not what it says: that may quote a URL or what was received.
             log.error(
                 "step failed",
@@ -133,6 +138,7 @@ class StepRunner:
         missed = sum(one.lost and task in self._held for task, one in held.items())
         if missed:
             # The steps go on: what they come to will be refused, and what they paid for counted.
+            self._metrics.leases_lost.inc(missed)
             log.warning("leases lost", leases=missed)
 
     async def drain(self, grace_s: float) -> int:

@@ -9,6 +9,7 @@ import structlog
 from relay.core.egress import CallbackGuard, callback_session, upstream_session
 from relay.core.ending import end
 from relay.core.errors import ConfigurationError, StoreUnavailable
+from relay.core.loop_lag import watch_loop
 from relay.core.settings import Settings
 from relay.core.store.work import WorkStore
 from worker import health
@@ -40,7 +41,7 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
     clients = settings.clients()
     if settings.upstream_api_key is None and any(c.upstream_api_key is None for c in clients.values()):
         raise ConfigurationError("RELAY_UPSTREAM_API_KEY is missing: it is the ScrapeLLM key that jobs are paid with")
-    metrics = WorkerMetrics()
+    metrics = WorkerMetrics(clients)
     async with contextlib.AsyncExitStack() as stack:
         ready = _Ready()
         try:
@@ -53,7 +54,7 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
         if store is None:
             return
         stack.push_async_callback(store.close)
-        runner, saver = StepRunner(store, settings), Saver(store)
+        runner, saver = StepRunner(store, settings, metrics), Saver(store)
         learner = Learner(store, settings, metrics)
         context = Context(settings, rules_of(settings), clients, store, runner, saver, learner, metrics)
         upstream = UpstreamClient(
@@ -76,6 +77,7 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
             asyncio.create_task(runner.renew_forever()),
             asyncio.create_task(saver.run()),
             asyncio.create_task(learner.run()),
+            asyncio.create_task(watch_loop(metrics.loop_lag)),
         ]
         stack.push_async_callback(end, tasks, ask_again_s=_ASK_AGAIN_S)
         ready.pump = pump

@@ -10,6 +10,7 @@ from relay.core.model import ClientName, ErrorCode, JobError, JobStatus
 from relay.core.policy import Finish, SubmitAfter, SubmitNow, Trouble
 from relay.core.store.work import (
     Lease,
+    PollClaim,
     Refused,
     Save,
     SubmitClaim,
@@ -53,12 +54,15 @@ def count_unaccounted(context: Context, claim: SubmitClaim) -> None:
     """Count and log that an earlier submit of a claimed job was begun and never accounted for."""
     if claim.was_ambiguous:
         context.metrics.ambiguous.inc()
-        log.warning("submit was not accounted for", job_id=claim.lease.id, client=claim.client)
+        log.warning("submit was not accounted for", id=claim.lease.id, client=claim.client)
 
 
 async def submit_step(context: Context, upstream: UpstreamClient, claim: SubmitClaim) -> None:
     """Submit one claimed job."""
     count_unaccounted(context, claim)
+    if claim.tries == 1:
+        wait_ms = context.store.now_ms() - claim.created_ms
+        context.metrics.submit_wait_seconds.observe(max(0, wait_ms) / 1000)
     decision = overdue_decision(context, claim, None)
     if isinstance(decision, Finish):
         await finish_unsubmitted(context, claim, decision)
@@ -69,7 +73,7 @@ async def submit_step(context: Context, upstream: UpstreamClient, claim: SubmitC
         deadline_ms=claim.deadline_ms,
     )
     outcome = await upstream.submit(claim.spec, context.upstream_key(claim.client), timeout_s=timeout_ms / 1000)
-    context.metrics.submits(type(outcome).__name__.lower()).inc()
+    context.metrics.submitted(outcome)
     await _carry_out(context, claim, outcome)
 
 
@@ -80,7 +84,6 @@ async def _carry_out(context: Context, claim: SubmitClaim, outcome: SubmitOutcom
         case Rejected():
             await _fail(context, claim, ErrorCode.UPSTREAM_REJECTED, outcome.detail)
         case Unauthorized():
-            context.metrics.unauthorized.inc()
             log.error("the upstream refused the API key: check RELAY_UPSTREAM_API_KEY", client=claim.client)
             await _fail(context, claim, ErrorCode.UPSTREAM_UNAUTHORIZED, outcome.detail)
         case RateLimited():
@@ -106,7 +109,7 @@ async def _submitted(context: Context, claim: SubmitClaim, outcome: Submitted) -
         now_ms=context.store.now_ms(),
         deadline_ms=claim.deadline_ms,
     )
-    log.debug("submitted", job_id=claim.lease.id, client=claim.client, tries=claim.tries)
+    log.debug("submitted", id=claim.lease.id, client=claim.client, tries=claim.tries)
     save = saved_submission(claim.lease, outcome.upstream_job_id, delay.delay_ms, kind)
     await _save(context, claim.lease, save, paid=True)
 
@@ -129,7 +132,7 @@ async def _trouble(
     )
     log.warning(
         "submit did not go through",
-        job_id=claim.lease.id,
+        id=claim.lease.id,
         client=claim.client,
         trouble=trouble.value,
         reason=reason,
@@ -179,7 +182,7 @@ async def finish_unsubmitted(
     if await _save(context, claim.lease, save):
         if ambiguous:
             context.metrics.ambiguous.inc()
-        count_outcome(context, claim.lease, decision)
+        count_outcome(context, claim, decision)
 
 
 async def _save(context: Context, lease: Lease, save: Save, *, paid: bool = False) -> bool:
@@ -188,13 +191,15 @@ async def _save(context: Context, lease: Lease, save: Save, *, paid: bool = Fals
         context.metrics.refused("submit").inc()
         if paid:
             context.metrics.orphans.inc()
-            log.error("an upstream job was paid for and belongs to no job: the lease was lost", job_id=lease.id)
+            log.error("an upstream job was paid for and belongs to no job: the lease was lost", id=lease.id)
         return False
     return True
 
 
-def count_outcome(context: Context, lease: Lease, decision: Finish) -> None:
+def count_outcome(context: Context, claim: SubmitClaim | PollClaim, decision: Finish) -> None:
     """Count and log an outcome that is in the store."""
-    code = decision.error.code.value if decision.error else ""
-    context.metrics.outcomes(decision.status.value, code).inc()
-    log.info("job ended", job_id=lease.id, status=decision.status.value, code=code or None)
+    code = decision.error.code if decision.error else None
+    context.metrics.ended(decision.status, code)
+    log.info(
+        "job ended", id=claim.lease.id, client=claim.client, status=decision.status.value, code=code and code.value
+    )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from relay.api.auth import Authenticator
+from relay.api.census import CensusGauges
 from relay.api.fields import Rules
 from relay.api.hub import EventHub
 from relay.api.link import StoreLink
@@ -47,6 +48,7 @@ STORE: web.AppKey[StoreLink] = web.AppKey("store", StoreLink)
 EVENTS: web.AppKey[EventHub] = web.AppKey("events", EventHub)
 GUARD: web.AppKey[CallbackGuard] = web.AppKey("guard", CallbackGuard)
 METRICS: web.AppKey[HttpMetrics] = web.AppKey("metrics", HttpMetrics)
+CENSUS: web.AppKey[CensusGauges] = web.AppKey("census", CensusGauges)
 PRESSURE: web.AppKey[Pressure] = web.AppKey("pressure", Pressure)
 #: The OpenAPI document, as JSON.
 OPENAPI: web.AppKey[bytes] = web.AppKey("openapi", bytes)

@@ -3,7 +3,7 @@
 from aiohttp import web
 
 from relay.api.answers import json_response, store_of
-from relay.api.context import LIMITS, METRICS
+from relay.api.context import CENSUS, LIMITS, METRICS, STORE
 from relay.api.problems import Problem
 from relay.core.observability import METRICS_CONTENT_TYPE, render
 
@@ -27,4 +27,5 @@ async def ready(request: web.Request) -> web.StreamResponse:
 
 async def metrics(request: web.Request) -> web.StreamResponse:
     """`GET /metrics`, in the text format of Prometheus."""
+    await request.app[CENSUS].take(request.app[STORE])
     return web.Response(body=render(request.app[METRICS].registry), headers={"Content-Type": METRICS_CONTENT_TYPE})

@@ -84,6 +84,7 @@ async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
     except web.HTTPException as error:
         return _of_aiohttp(request, error)
     except Exception:
+        request.app[METRICS].faults.inc()
         log.exception("request_failed", method=request.method[:16], client=request.get(CLIENT))
         return Problem("internal_error", "The request failed for a reason that is ours; it has been logged.").response()
 

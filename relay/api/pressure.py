@@ -1,7 +1,6 @@
 """Watches the memory of the store, so that requests are refused while what was accepted still has room to end."""
 
 import asyncio
-import contextlib
 
 import structlog
 
@@ -27,8 +26,11 @@ class Pressure:
         store = await link.connected()
         while True:
             # A store that is away is told by every request itself.
-            with contextlib.suppress(StoreUnavailable):
+            try:
                 await self._look(store)
+                self._metrics.store_up.set(1)
+            except StoreUnavailable:
+                self._metrics.store_up.set(0)
             await asyncio.sleep(_LOOK_EVERY_S)
 
     async def still_high(self, store: Store) -> bool:
@@ -39,8 +41,8 @@ class Pressure:
 
     async def _look(self, store: Store) -> None:
         used, most = await store.memory()
-        self._metrics.store_memory.labels("used").set(used)
-        self._metrics.store_memory.labels("most").set(most)
+        self._metrics.store_used.set(used)
+        self._metrics.store_limit.set(most)
         is_high = most > 0 and used >= most * self._limit
         if is_high != self.is_high:
             log.warning("store_nearly_full" if is_high else "store_has_room_again", used=used, most=most)

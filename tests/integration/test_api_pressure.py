@@ -37,7 +37,7 @@ async def test_nothing_is_accepted_into_a_store_that_is_nearly_full(server: str)
         assert (await relay.call("GET", accepted.headers["Location"])).status == 200
         assert (await relay.call("POST", f"{accepted.headers['Location']}/cancel")).status == 200
         metrics = (await relay.call("GET", "/metrics", key=None)).body.decode()
-        assert 'store_memory_bytes{what="most"}' in metrics
+        assert "scrapellm_relay_store_memory_limit_bytes" in metrics
         raw.config_set("maxmemory", 0)
 
         async def taken() -> bool:

@@ -34,12 +34,12 @@ async def test_a_worker_learns(store_url: str) -> None:
         async with rig.working(measured=True) as worker:
             at_first = await polls_of(rig, upstream, JOBS)
             assert at_first >= 4
-            await eventually(lambda: worker.metric("poll_schedule_learned", jobs="chatgpt"), bool)
+            await eventually(lambda: worker.metric("poll_schedule_learned", scraper="chatgpt"), bool)
             assert await polls_of(rig, upstream, 40) <= 0.7 * at_first
-            assert await worker.metric("poll_schedule_expected_polls", jobs="chatgpt") < at_first
+            assert await worker.metric("poll_schedule_expected_polls", scraper="chatgpt") < at_first
         async with rig.working(measured=True) as another:
             await polls_of(rig, upstream, 1)
-            await eventually(lambda: another.metric("poll_schedule_learned", jobs="chatgpt"), bool)
+            await eventually(lambda: another.metric("poll_schedule_learned", scraper="chatgpt"), bool)
             assert await polls_of(rig, upstream, 40) <= 0.7 * at_first
             # Another mode is another kind of job.
             assert await polls_of(rig, upstream, 20, mode="SLOW") >= 0.8 * at_first

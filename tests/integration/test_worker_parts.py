@@ -13,6 +13,7 @@ from relay.core.store.work import Lease, Refused, Save, Saved, WorkStore, saved_
 from tests.faults.proxy import Command, Fate, StoreProxy, script
 from tests.integration.store_harness import ACME, Bench, make_settings
 from tests.processes import until
+from worker.metrics import WorkerMetrics
 from worker.runner import Kind, StepRunner
 from worker.saver import Saver
 
@@ -29,7 +30,7 @@ async def fixture_bench(store_url: str) -> AsyncIterator[Bench]:
 @pytest.fixture(name="runner")
 async def fixture_runner(bench: Bench) -> AsyncIterator[StepRunner]:
     """A step runner, whose leases are renewed."""
-    runner = StepRunner(bench.work, bench.settings)
+    runner = StepRunner(bench.work, bench.settings, WorkerMetrics())
     renewing = asyncio.create_task(runner.renew_forever())
     yield runner
     renewing.cancel()

@@ -28,9 +28,12 @@ async def test_a_pending_job_is_polled_until_it_is_done(store_url: str) -> None:
         rig.working(measured=True) as worker,
     ):
         job = await rig.settled(await rig.accept("Why?"))
-        assert await worker.metric("polls_total", outcome="stillpending") == 2
+        assert await worker.metric("polls_total", outcome="pending") == 2
         assert await worker.metric("polls_total", outcome="done") == 1
         assert await worker.metric("upstream_credits_total", client="default") == 3
+        assert await worker.metric("polls_per_job_count") == 1
+        assert await worker.metric("polls_per_job_sum") == 3
+        assert await worker.metric("submit_wait_seconds_count") == 1
     assert (job.status, job.delivery.status, job.delivery.attempts) == (JobStatus.DONE, DeliveryStatus.DELIVERED, 1)
     assert job.completed_ms is not None
     [received] = rig.received(job)
@@ -117,7 +120,7 @@ async def test_trouble_with_polls_passes(store_url: str) -> None:
         stats = await upstream.stats()
         assert stats["faults"] == dict.fromkeys(faults, 1)
         assert (stats["submits"], stats["polls"]) == (4, 4 + len(faults))
-        assert await worker.metric("polls_total", outcome="pollunavailable") == len(faults)
+        assert await worker.metric("polls_total", outcome="unavailable") == len(faults)
 
 
 async def test_no_job_is_polled_faster_than_the_floor(store_url: str) -> None:

@@ -79,7 +79,7 @@ async def test_a_refused_key_fails_the_job_loudly(store_url: str) -> None:
     async with emulated(api_keys=("another-key",)) as upstream, Rig.open(store_url, upstream.url) as rig:
         async with rig.working(measured=True) as worker:
             failed = await rig.settled(await rig.accept())
-            assert await worker.metric("upstream_unauthorized_total") == 1
+            assert await worker.metric("submits_total", outcome="unauthorized") == 1
         assert failure(failed) == (ErrorCode.UPSTREAM_UNAUTHORIZED, "Invalid or revoked API key.")
         assert (await upstream.stats())["submits"] == 0
 

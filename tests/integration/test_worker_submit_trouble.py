@@ -34,7 +34,7 @@ async def test_a_rate_limit_holds_every_submit_back(store_url: str) -> None:
         jobs = [await rig.accept(f"number {n}") for n in range(8)]
         for job in jobs:
             assert (await rig.settled(job)).status is JobStatus.DONE
-        assert await worker.metric("submits_total", outcome="ratelimited") == 2
+        assert await worker.metric("submits_total", outcome="rate_limited") == 2
     times = [asked.at_s for asked in upstream.submits]
     # The clocks of store and loop are compared in whole milliseconds.
     assert times[2] - times[1] >= 1.99
@@ -109,7 +109,7 @@ async def test_credits_that_come_back_are_noticed(store_url: str) -> None:
         rig.working(measured=True) as worker,
     ):
         job = await rig.accept()
-        await counted(worker, "submits_total", 1, outcome="creditsexhausted")
+        await counted(worker, "submits_total", 1, outcome="credits_exhausted")
         await upstream.change(credits=1_000)
         done = await rig.settled(job)
         assert (await upstream.stats())["submits"] == 1
@@ -138,7 +138,7 @@ async def test_trouble_passes(store_url: str) -> None:
         stats = await upstream.stats()
         assert stats["faults"] == dict.fromkeys(faults, 1)
         assert (stats["submits"], stats["repeated_submits"]) == (len(faults), 0)
-        for said, count in (("unavailable", 4), ("ambiguous", 1), ("ratelimited", 1)):
+        for said, count in (("unavailable", 4), ("ambiguous", 1), ("rate_limited", 1)):
             assert await worker.metric("submits_total", outcome=said) == count
 
 

@@ -1,6 +1,6 @@
 """Reading: jobs, lists, attempts, batches, results, destinations."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,8 @@ _STAGED = b"staged"
 LAST = "~"
 #: Destinations that are looked at in one trip.
 _DESTINATIONS = 200
+#: Clients whose jobs are counted in one trip.
+_CLIENTS = 100
 
 _AFTER_OUTCOME = tuple(d for d in DeliveryStatus if d is not DeliveryStatus.WAITING)
 #: Which delivery statuses go with which status: the index sets that can exist.
@@ -51,6 +53,18 @@ class BatchPage:
 
     batches: list[Batch]
     next_before: BatchId | None
+
+
+@dataclass(frozen=True, slots=True)
+class Census:
+    """How many jobs there are."""
+
+    #: Of all clients, also of those that are not asked for.
+    unfinished: int
+    #: Workers that have shown themselves lately.
+    workers: int
+    #: By client, status and delivery status; what does not occur is 0.
+    jobs: Mapping[ClientName, Mapping[tuple[JobStatus, DeliveryStatus], int]]
 
 
 class Queries:
@@ -250,6 +264,22 @@ class Queries:
         return [
             records.destination_of_row(name, answers[2 * i], int(answers[2 * i + 1])) for i, name in enumerate(names)
         ]
+
+    async def census(self, clients: Iterable[ClientName], *, worker_seen_s: float) -> Census:
+        """How many jobs `clients` have, and all others that ever had one. Raises StoreUnavailable."""
+        seen: Iterable[bytes] = await self._db.call(lambda: self._db.redis.smembers(self._db.key("clients")))
+        names = sorted({*clients, *(ClientName(name.decode()) for name in seen)})
+        sets = [part.value for combination in COMBINATIONS for part in combination]
+        unfinished, workers, jobs = 0, 0, {}
+        for start in range(0, max(1, len(names)), _CLIENTS):
+            some = names[start : start + _CLIENTS]
+            unfinished, workers, *rows = await self._db.run(
+                "census", round(worker_seen_s * 1000), len(COMBINATIONS), *sets, *some
+            )
+            for name, (*counts, unlisted) in zip(some, rows, strict=True):
+                counted = jobs[name] = dict(zip(COMBINATIONS, counts, strict=True))
+                counted[JobStatus.QUEUED, DeliveryStatus.WAITING] += unlisted
+        return Census(unfinished, workers, jobs)
 
     async def memory(self) -> tuple[int, int]:
         """Bytes that the store uses, and the most that it may use; 0 for no limit. Raises StoreUnavailable."""

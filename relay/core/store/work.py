@@ -51,6 +51,8 @@ _HEALTH: Mapping[AttemptOutcome, str] = {
 #: A claim of callbacks brings their results along; no more than this at a time.
 _CLAIM_BYTES = 4 * 1024 * 1024
 _PURGE_LATER_MS = 60_000
+#: The due sets that are looked at besides those of submits.
+_LOOKED_AT = ("poll", "deliver", "enlist", "purge")
 #: What was learned of jobs that nobody submits any more is forgotten.
 _LEARNED_TTL_MS = 30 * 24 * 3600 * 1000
 #: How long a destination at which nobody answers is left alone at first, and at most, as a share of the schedule's
@@ -126,6 +128,8 @@ class PollClaim:
     kind: str
     #: The age at which it was last seen to be pending; 0 where it never was.
     seen_ms: int
+    #: Polls that were made before this one.
+    polls: int
     events: tuple[EventType, ...]
     thin: bool
     shared: SharedOutcome | None = None
@@ -161,6 +165,8 @@ class ClientLook:
     overdue: int
     paused_until_ms: int
     paused_by: Trouble | None
+    #: Since when the oldest is due; now where none is.
+    since_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +182,11 @@ class Look:
     #: Destinations that are left alone now, and, among them or about to be tried, those that are paused.
     unresponsive: int = 0
     paused: int = 0
+    #: Since when the oldest of a kind is due, submits aside; now where none is.
+    poll_since_ms: int = 0
+    deliver_since_ms: int = 0
+    enlist_since_ms: int = 0
+    purge_since_ms: int = 0
 
 
 @dataclass(slots=True)
@@ -369,14 +380,15 @@ class WorkStore(Intake):
         Raises StoreUnavailable.
         """
         pairs = [part for pair in keys.items() for part in pair]
-        now, counts, rows, unresponsive, paused = await self._db.run("look", self.boot_id, *pairs)
+        now, counts, rows, unresponsive, paused, oldest = await self._db.run("look", self.boot_id, *pairs)
         self._db.saw_time(int(now))
         clients = {
-            name: ClientLook(row[0], row[1], int(row[2]), Trouble(row[3].decode()) if row[3] else None)
+            name: ClientLook(row[0], row[1], int(row[2]), Trouble(row[3].decode()) if row[3] else None, int(row[4]))
             for name, row in zip(keys, rows, strict=True)
         }
         poll, deliver, enlist, purge = counts
-        return Look(int(now), poll, deliver, enlist, purge, clients, unresponsive, paused)
+        since = {f"{kind}_since_ms": int(ms) for kind, ms in zip(_LOOKED_AT, oldest, strict=True)}
+        return Look(int(now), poll, deliver, enlist, purge, clients, unresponsive, paused, **since)
 
     async def known_clients(self) -> set[ClientName]:
         """Every client that ever had a job here, configured or not. Raises StoreUnavailable."""
@@ -408,7 +420,7 @@ class WorkStore(Intake):
         """Claim up to `count` due polls. Raises StoreUnavailable."""
         limits = (self._poll_floor_ms, DEADLINE_SLACK_MS)
         answer = await self._begin("poll", "begin_poll", count, self._submit_window_ms, self._events_kept, *limits)
-        return _readable((answer[i : i + 11] for i in range(1, len(answer), 11)), _poll_claim)
+        return _readable((answer[i : i + 12] for i in range(1, len(answer), 12)), _poll_claim)
 
     async def begin_deliver(self, count: int, *, slots: Mapping[str, Any] | None = None) -> list[DeliverClaim]:
         """Claim up to `count` due callbacks, as their destinations have permits; none only where there are none.
@@ -561,7 +573,7 @@ def _submit_claim(client: ClientName, row: Sequence[Any]) -> SubmitClaim:
 
 
 def _poll_claim(row: Sequence[Any]) -> PollClaim:
-    job_id, token, client, upstream, submitted, deadline, failures, wishes, kind, seen, shared = row
+    job_id, token, client, upstream, submitted, deadline, failures, wishes, kind, seen, polls, shared = row
     events, thin = records.decode_wishes(wishes.decode())
     return PollClaim(
         lease=Lease(job_id.decode(), token.decode()),
@@ -572,6 +584,7 @@ def _poll_claim(row: Sequence[Any]) -> PollClaim:
         failures=int(failures),
         kind=kind.decode(),
         seen_ms=int(seen or 0),
+        polls=int(polls),
         events=events,
         thin=thin,
         shared=_shared_outcome(shared) if shared else None,
