@@ -21,6 +21,7 @@ from relay.api.context import (
     RUNNING,
     SETTINGS,
     STORE,
+    TRACING,
     Limits,
 )
 from relay.api.fields import Rules
@@ -32,11 +33,13 @@ from relay.api.openapi import build
 from relay.api.pressure import Pressure
 from relay.api.routes import add_routes
 from relay.api.server import HANDLER_ARGS
+from relay.api.tracing import trace
 from relay.core.egress import CallbackGuard
 from relay.core.ending import end
 from relay.core.loop_lag import watch_loop
 from relay.core.model import ClientName
 from relay.core.settings import Client, Settings
+from relay.core.tracing import start_tracing
 from relay.core.wire import encode
 
 
@@ -49,7 +52,8 @@ def build_app(
     store is one that would drop jobs. A store that cannot be reached is no reason not to start.
     """
     known = settings.clients() if clients is None else clients
-    app = web.Application(middlewares=[observe], handler_args=dict(HANDLER_ARGS))
+    middlewares = [trace, observe] if settings.otel else [observe]
+    app = web.Application(middlewares=middlewares, handler_args=dict(HANDLER_ARGS))
     app[SETTINGS] = settings
     app[LIMITS] = limits or Limits()
     app[CLIENTS] = known
@@ -58,15 +62,21 @@ def build_app(
     app[METRICS] = HttpMetrics(known)
     app[CENSUS] = CensusGauges(settings, known, worker_seen_s=app[LIMITS].worker_seen_s)
     app[METRICS].registry.register(app[CENSUS])
+    app[TRACING] = start_tracing(settings, "relay")
     app[PRESSURE] = Pressure(settings.store_full_share, app[METRICS])
     app[OPENAPI] = encode(build(settings))
     app[RUNNING] = set()
     app[EVENTS] = EventHub(app[LIMITS].events_buffered)
     app.on_response_prepare.append(add_headers)
     app.on_shutdown.append(_release_waiting)
-    app.cleanup_ctx.extend([_store, _callback_guard, _event_reader, _pressure, _loop_watch])
+    app.cleanup_ctx.extend([_tracing, _store, _callback_guard, _event_reader, _pressure, _loop_watch])
     add_routes(app)
     return app
+
+
+async def _tracing(app: web.Application) -> AsyncIterator[None]:
+    yield
+    await app[TRACING].close()
 
 
 async def _store(app: web.Application) -> AsyncIterator[None]:

@@ -160,7 +160,7 @@ class Batches:
             if await self._given_back(claim.lease for claim in claims):
                 break
             for claim in claims:
-                context.runner.start(Kind.SUBMIT, claim.lease, submit_step(context, self._upstream, claim))
+                context.runner.start(Kind.SUBMIT, claim.lease, submit_step(context, self._upstream, claim), claim.trace)
             started += len(claims)
         return started
 
@@ -171,7 +171,8 @@ class Batches:
         if await self._given_back(claim.lease for claim in claims):
             return 0
         for claim in claims:
-            context.runner.start(Kind.POLL, claim.lease, poll_step(context, self._upstream, self._deliverer, claim))
+            step = poll_step(context, self._upstream, self._deliverer, claim)
+            context.runner.start(Kind.POLL, claim.lease, step, claim.trace)
         return len(claims)
 
     async def _claim_callbacks(self, slots: int) -> int:
@@ -217,7 +218,8 @@ class Batches:
             if isinstance(decision, Finish):
                 count_unaccounted(context, claim)
                 # Nothing is sent for these, so they need no free slot.
-                context.runner.start(Kind.SUBMIT, claim.lease, finish_unsubmitted(context, claim, decision))
+                step = finish_unsubmitted(context, claim, decision)
+                context.runner.start(Kind.SUBMIT, claim.lease, step, claim.trace)
             else:
                 patient.append(claim)
         await asyncio.gather(*(context.saver.release(claim.lease, patient=True) for claim in patient))

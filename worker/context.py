@@ -8,6 +8,7 @@ from relay.core.model import ClientName
 from relay.core.policy import Rules
 from relay.core.settings import Client, Settings, hash_api_key
 from relay.core.store.work import WorkStore
+from relay.core.tracing import Tracing
 from worker.gates import Pause
 from worker.learning import Learner
 from worker.metrics import WorkerMetrics
@@ -27,6 +28,7 @@ class Context:
     saver: Saver
     learner: Learner
     metrics: WorkerMetrics
+    tracing: Tracing = field(default_factory=Tracing)
     jitter: Random = field(default_factory=Random)
     #: The pauses that this worker's own submits have run into, by `pause_name`: known here before the next look.
     pauses: dict[str, Pause] = field(default_factory=dict)

@@ -96,7 +96,7 @@ class Deliverer:
     def start(self, claim: DeliverClaim) -> None:
         """Make one attempt. Its slot is taken when this returns, so that whatever comes next counts with it."""
         self._taken.take(claim.client, claim.doubt, claim.destination)
-        self._context.runner.start(Kind.DELIVER, claim.lease, self._step(claim))
+        self._context.runner.start(Kind.DELIVER, claim.lease, self._step(claim), claim.trace)
 
     async def _step(self, claim: DeliverClaim) -> None:
         """Make one attempt, save how it ended, and log that in one line."""
@@ -121,16 +121,8 @@ class Deliverer:
         started_ms = context.store.now_ms()
         if claim.attempt == 1 and claim.subject.completed_ms is not None:
             context.metrics.lateness_seconds.observe(max(0, started_ms - claim.subject.completed_ms) / 1000)
-        headers = headers_of(message, client.signing_secrets, attempt=claim.attempt, now_s=started_ms // 1000)
         try:
-            reply = await post_callback(
-                self._session,
-                message.callback.url,
-                headers,
-                message.body,
-                context.settings.callback_timeout_s,
-                client=client,
-            )
+            reply = await self._post(claim, client, message, now_s=started_ms // 1000)
         except OutOfResources as error:
             # Neither an attempt nor a word on the receiver's health.
             log.error("callback not attempted", id=claim.lease.id, reason=str(error))  # noqa: TRY400 - the reason is all
@@ -146,6 +138,25 @@ class Deliverer:
                 context.metrics.refused("deliver").inc()
             case Saved(news=News() as news):
                 self._announce(news, claim, message.callback.destination)
+
+    async def _post(self, claim: DeliverClaim, client: Client, message: Message, *, now_s: int) -> Reply:
+        host, _, port = message.callback.destination.rpartition(":")
+        with self._context.tracing.sending("POST", host, int(port), attempt=claim.attempt) as span:
+            trace = span.trace or claim.trace
+            reply = await post_callback(
+                self._session,
+                message.callback.url,
+                headers_of(message, client.signing_secrets, attempt=claim.attempt, now_s=now_s, trace=trace),
+                message.body,
+                self._context.settings.callback_timeout_s,
+                client=client,
+            )
+            match reply:
+                case Answered():
+                    span.answered(reply.status)
+                case NotAnswered():
+                    span.failed(reply.outcome.value)
+        return reply
 
     def _announce(self, news: News, claim: DeliverClaim, destination: str) -> None:
         self._context.metrics.destination_changes(news.value).inc()

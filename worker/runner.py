@@ -15,6 +15,8 @@ import structlog
 from relay.core.errors import StoreUnavailable
 from relay.core.settings import Settings
 from relay.core.store.work import Lease, WorkStore
+from relay.core.trace_context import TraceContext
+from relay.core.tracing import Tracing
 from worker.metrics import WorkerMetrics
 
 log = structlog.get_logger("worker.runner")
@@ -39,8 +41,9 @@ class _Held:
 class StepRunner:
     """The steps under way in this process."""
 
-    def __init__(self, store: WorkStore, settings: Settings, metrics: WorkerMetrics) -> None:
+    def __init__(self, store: WorkStore, settings: Settings, metrics: WorkerMetrics, tracing: Tracing) -> None:
         self._store = store
+        self._tracing = tracing
         self._metrics = metrics
         self._renew_s = settings.lease_s / 3
         self._free = {
@@ -79,10 +82,15 @@ class StepRunner:
         finally:
             self._vacate(kind, count)
 
-    def start(self, kind: Kind, lease: Lease, step: Coroutine[None, None, None]) -> None:
-        """Run a step in a slot of its kind, holding its lease. Never waits; the slot is taken before this returns."""
+    def start(
+        self, kind: Kind, lease: Lease, step: Coroutine[None, None, None], trace: TraceContext | None = None
+    ) -> None:
+        """Run a step in a slot of its kind, holding its lease. Never waits; the slot is taken before this returns.
+
+        `trace` is what its job belongs to.
+        """
         self._free[kind] -= 1
-        task = asyncio.create_task(step)
+        task = asyncio.create_task(step, context=self._tracing.following(trace, lease.id))
         self._held[task] = _Held(lease, asyncio.get_running_loop().time())
         task.add_done_callback(lambda done: self._ended(kind, done))
 

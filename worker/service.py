@@ -12,6 +12,7 @@ from relay.core.errors import ConfigurationError, StoreUnavailable
 from relay.core.loop_lag import watch_loop
 from relay.core.settings import Settings
 from relay.core.store.work import WorkStore
+from relay.core.tracing import start_tracing
 from worker import health
 from worker.batches import Batches
 from worker.context import Context, rules_of
@@ -42,7 +43,9 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
     if settings.upstream_api_key is None and any(c.upstream_api_key is None for c in clients.values()):
         raise ConfigurationError("RELAY_UPSTREAM_API_KEY is missing: it is the ScrapeLLM key that jobs are paid with")
     metrics = WorkerMetrics(clients)
+    tracing = start_tracing(settings, "worker")
     async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(tracing.close)
         ready = _Ready()
         try:
             server = await health.serve(settings.worker_host, settings.worker_port, metrics, ready)
@@ -54,14 +57,15 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
         if store is None:
             return
         stack.push_async_callback(store.close)
-        runner, saver = StepRunner(store, settings, metrics), Saver(store)
+        runner, saver = StepRunner(store, settings, metrics, tracing), Saver(store)
         learner = Learner(store, settings, metrics)
-        context = Context(settings, rules_of(settings), clients, store, runner, saver, learner, metrics)
+        context = Context(settings, rules_of(settings), clients, store, runner, saver, learner, metrics, tracing)
         upstream = UpstreamClient(
             await stack.enter_async_context(upstream_session(settings)),
             settings.upstream_url,
             max_bytes=settings.upstream_max_bytes,
             now_ms=store.now_ms,
+            tracing=tracing,
         )
         guard = await stack.enter_async_context(CallbackGuard(settings))
         session = await stack.enter_async_context(callback_session(settings, guard))

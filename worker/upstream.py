@@ -18,6 +18,7 @@ from relay.core.egress import AnswerTooLarge, read_bounded
 from relay.core.limits import TimeLimits
 from relay.core.model import JobSpec
 from relay.core.retry_after import parse_retry_after
+from relay.core.tracing import Tracing
 from worker.upstream_answers import (
     Ambiguous,
     Answer,
@@ -32,6 +33,8 @@ from worker.upstream_answers import (
     read_submit,
 )
 
+#: The two requests, as traces tell them: without the query and the id.
+_SUBMIT, _POLL = ("POST", "/scrapers/{scraper}/jobs"), ("GET", "/jobs/{id}")
 #: What is read of a refusal; its status has said the most of it.
 _REFUSAL_BYTES = 64 * 1024
 #: A refusal whose body drips is one all the same: waiting for that ends before the whole request does.
@@ -49,13 +52,20 @@ class UpstreamClient:
     """
 
     def __init__(
-        self, session: aiohttp.ClientSession, base_url: str, *, max_bytes: int, now_ms: Callable[[], int]
+        self,
+        session: aiohttp.ClientSession,
+        base_url: str,
+        *,
+        max_bytes: int,
+        now_ms: Callable[[], int],
+        tracing: Tracing | None = None,
     ) -> None:
         self._session = session
         self._base = yarl.URL(base_url)
         self._max_bytes = max_bytes
         self._now_ms = now_ms
         self._limits = TimeLimits()
+        self._tracing = tracing or Tracing()
 
     async def submit(self, spec: JobSpec, api_key: str, *, timeout_s: float) -> SubmitOutcome:
         """Submit a job, once, within `timeout_s` in all. The key travels in `X-API-Key` and nowhere else."""
@@ -64,7 +74,7 @@ class UpstreamClient:
             return Unauthorized("the API key has characters that no key has")
         url = self._base.joinpath("scrapers", _segment(spec.scraper), "jobs", encoded=True).with_query(query_of(spec))
         try:
-            answer = await self._send("POST", url, timeout_s, api_key, {"X-API-Key": api_key})
+            answer = await self._send(_SUBMIT, url, timeout_s, api_key, {"X-API-Key": api_key})
         except _UNSENT as error:
             return Unsent(_reason(error))
         except _BROKEN as error:
@@ -76,24 +86,29 @@ class UpstreamClient:
         # The quickest of the ways that yarl has: this is done for every poll.
         url = self._base.with_path(f"{self._base.raw_path.rstrip('/')}/jobs/{_segment(upstream_job_id)}", encoded=True)
         try:
-            answer = await self._send("GET", url, timeout_s, upstream_job_id, {})
+            answer = await self._send(_POLL, url, timeout_s, upstream_job_id, {})
         except AnswerTooLarge:
             return UpstreamFailed(f"result larger than {self._max_bytes} bytes")
         except _BROKEN as error:
             return PollUnavailable(_reason(error))
         return read_poll(answer)
 
-    async def _send(self, method: str, url: yarl.URL, timeout_s: float, secret: str, headers: dict[str, str]) -> Answer:
+    async def _send(
+        self, call: tuple[str, str], url: yarl.URL, timeout_s: float, secret: str, headers: dict[str, str]
+    ) -> Answer:
+        method, template = call
         ends_s = asyncio.get_running_loop().time() + timeout_s
-        async with (
-            self._limits.within(timeout_s),
-            self._session.request(
-                method, url, headers=headers, timeout=_connect_within(timeout_s / 2), allow_redirects=False
-            ) as response,
-        ):
-            body = await self._body(response, ends_s)
-            wait_s = parse_retry_after(response.headers.get("Retry-After"), self._now_ms() / 1000)
-            return Answer(response.status, body, wait_s, secret)
+        with self._tracing.sending(method, self._base.host, self._base.port, template) as span:
+            async with (
+                self._limits.within(timeout_s),
+                self._session.request(
+                    method, url, headers=headers, timeout=_connect_within(timeout_s / 2), allow_redirects=False
+                ) as response,
+            ):
+                span.answered(response.status)
+                body = await self._body(response, ends_s)
+                wait_s = parse_retry_after(response.headers.get("Retry-After"), self._now_ms() / 1000)
+                return Answer(response.status, body, wait_s, secret)
 
     async def _body(self, response: aiohttp.ClientResponse, ends_s: float) -> bytes:
         if is_success(response.status):

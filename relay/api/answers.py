@@ -6,6 +6,7 @@ from aiohttp import web
 
 from relay.api.context import AUTHENTICATOR, CLIENT, PRESSURE, SETTINGS, STORE
 from relay.api.problems import Problem
+from relay.api.tracing import trace_of
 from relay.core.settings import Client
 from relay.core.store import Admission, Store
 from relay.core.wire import encode
@@ -49,6 +50,7 @@ async def admission(request: web.Request, client: Client, idempotency_key: str |
         max_unfinished_of_all=request.app[SETTINGS].max_unfinished_jobs,
         idempotency_key=idempotency_key,
         body_hash=body_hash,
+        trace=trace_of(request),
     )
 
 

@@ -8,7 +8,7 @@ from aiohttp import web
 from relay.api import intake
 from relay.api.answers import accepted, admission, json_response, store_of
 from relay.api.body import read_json
-from relay.api.context import GUARD, LIMITS, METRICS, RULES
+from relay.api.context import GUARD, LIMITS, METRICS, RULES, SUBJECT
 from relay.api.fields import Rules
 from relay.api.parameters import batch_id, idempotency_key
 from relay.api.schemas import BatchRequest
@@ -28,6 +28,7 @@ async def submit(request: web.Request, client: Client) -> web.StreamResponse:
     leads = await intake.judge(request.app[GUARD], client, batch.jobs, batch.url)
     specs, callback, body_hash = await asyncio.to_thread(_finish, batch, leads)
     done = await store_of(request).accept_batch(await admission(request, client, key, body_hash), specs, callback)
+    request[SUBJECT] = done.batch_id
     if not done.replayed:
         request.app[METRICS].jobs_accepted.labels(client.name, "batch").inc(done.count)
     return accepted(

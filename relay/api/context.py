@@ -16,6 +16,7 @@ from relay.api.pressure import Pressure
 from relay.core.egress import CallbackGuard
 from relay.core.model import ClientName
 from relay.core.settings import Client, Settings
+from relay.core.tracing import Span, Tracing
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +50,16 @@ EVENTS: web.AppKey[EventHub] = web.AppKey("events", EventHub)
 GUARD: web.AppKey[CallbackGuard] = web.AppKey("guard", CallbackGuard)
 METRICS: web.AppKey[HttpMetrics] = web.AppKey("metrics", HttpMetrics)
 CENSUS: web.AppKey[CensusGauges] = web.AppKey("census", CensusGauges)
+TRACING: web.AppKey[Tracing] = web.AppKey("tracing", Tracing)
 PRESSURE: web.AppKey[Pressure] = web.AppKey("pressure", Pressure)
 #: The OpenAPI document, as JSON.
 OPENAPI: web.AppKey[bytes] = web.AppKey("openapi", bytes)
 #: The client of an authenticated request, for the access log.
 CLIENT: web.RequestKey[ClientName] = web.RequestKey("client")
+#: The span of a request, where traces are on.
+SPAN: web.RequestKey[Span] = web.RequestKey("span", Span)
+#: The job or batch that a request made or names, for the access log.
+SUBJECT: web.RequestKey[str] = web.RequestKey("subject", str)
 #: Whether a request was kept waiting on purpose, so that its duration means nothing.
 HELD: web.RequestKey[bool] = web.RequestKey("held", bool)
 #: Requests that change something and are under way; they are finished before the store is closed.

@@ -8,7 +8,7 @@ from aiohttp import web
 from relay.api import cursors, intake
 from relay.api.answers import accepted, admission, json_response, store_of
 from relay.api.body import read_json
-from relay.api.context import EVENTS, GUARD, HELD, LIMITS, METRICS, RULES
+from relay.api.context import EVENTS, GUARD, HELD, LIMITS, METRICS, RULES, SUBJECT
 from relay.api.parameters import Query, idempotency_key, job_id
 from relay.api.schemas import JobRequest
 from relay.api.validation import validate
@@ -27,6 +27,7 @@ async def submit(request: web.Request, client: Client) -> web.StreamResponse:
     # Without a key nothing is ever compared with it.
     body_hash = intake.body_hash("job", [spec]) if key is not None else ""
     done = await store_of(request).accept(await admission(request, client, key, body_hash), spec)
+    request[SUBJECT] = done.job.id
     if not done.replayed:
         request.app[METRICS].jobs_accepted.labels(client.name, "job").inc()
     return accepted(_document(done.job), f"/v1/jobs/{done.job.id}", replayed=done.replayed)

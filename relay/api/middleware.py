@@ -11,7 +11,7 @@ import structlog
 from aiohttp import web
 
 from relay.api import framing
-from relay.api.context import CLIENT, HELD, METRICS, RUNNING
+from relay.api.context import CLIENT, HELD, METRICS, RUNNING, SUBJECT
 from relay.api.problems import Problem, not_found, of_core
 from relay.core.errors import RelayError
 
@@ -38,7 +38,7 @@ _DEFAULT_HEADERS = {
 
 @web.middleware
 async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Answer, log and count. The line has the route's template: neither ids nor tokens nor the query."""
+    """Answer, log and count. The line has the route's template and which job or batch: no tokens and no query."""
     started_s = time.monotonic()
     status = _HUNG_UP
     try:
@@ -58,6 +58,7 @@ async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
             status=status,
             duration_ms=round(duration_s * 1000, 1),
             client=request.get(CLIENT),
+            id=request.get(SUBJECT),
         )
 
 
@@ -85,7 +86,8 @@ async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
         return _of_aiohttp(request, error)
     except Exception:
         request.app[METRICS].faults.inc()
-        log.exception("request_failed", method=request.method[:16], client=request.get(CLIENT))
+        client, subject = request.get(CLIENT), request.get(SUBJECT)
+        log.exception("request_failed", method=request.method[:16], client=client, id=subject)
         return Problem("internal_error", "The request failed for a reason that is ours; it has been logged.").response()
 
 

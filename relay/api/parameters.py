@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from aiohttp import web
 
+from relay.api.context import SUBJECT
 from relay.api.problems import Fault, Problem, invalid, not_found
 from relay.core.model import BATCH_PREFIX, JOB_PREFIX, BatchId, JobId
 
@@ -47,6 +48,7 @@ def _id(request: web.Request, pattern: re.Pattern[str]) -> str:
     text = request.match_info["id"]
     if not pattern.fullmatch(text):
         raise not_found()
+    request[SUBJECT] = text
     return text
 
 

@@ -17,6 +17,7 @@ from relay.core.model import (
     EventType,
     Job,
 )
+from relay.core.trace_context import HEADERS, TraceContext
 from relay.core.wire import batch_document, encode, iso, job_document
 
 _CONTENT_TYPES = {
@@ -71,9 +72,17 @@ def webhook_id_of(subject_id: str) -> str:
     return f"msg_{kind}_{subject_id.removeprefix(JOB_PREFIX).removeprefix(BATCH_PREFIX)}"
 
 
-def headers_of(message: Message, secrets: Sequence[str], *, attempt: int, now_s: int) -> dict[str, str]:
-    """The request headers of one attempt, the client's extra ones included; the event's own cannot be overridden."""
-    return dict(message.callback.headers) | own_headers_of(message, secrets, attempt=attempt, now_s=now_s)
+def headers_of(
+    message: Message, secrets: Sequence[str], *, attempt: int, now_s: int, trace: TraceContext | None = None
+) -> dict[str, str]:
+    """The request headers of one attempt, the client's extra ones included; the event's own cannot be overridden.
+
+    `trace` is what the attempt belongs to. Where the extra headers have something to say of that, they alone do.
+    """
+    sent = dict(message.callback.headers)
+    if trace is not None and not any(name.lower() in HEADERS for name in sent):
+        sent |= trace.headers()
+    return sent | own_headers_of(message, secrets, attempt=attempt, now_s=now_s)
 
 
 def own_headers_of(message: Message, secrets: Sequence[str], *, attempt: int, now_s: int) -> dict[str, str]:

@@ -272,6 +272,11 @@ class Settings(BaseSettings):
     compress_above_bytes: int = Field(16_384, ge=0, description="Results larger than this are stored compressed.")
     events_kept: int = Field(10_000, ge=100, description="How many events per client can be resumed from.")
 
+    otel: bool = Field(
+        False,
+        description="Send traces by OpenTelemetry: OTLP over HTTP, to where the standard `OTEL_EXPORTER_OTLP_ENDPOINT` "
+        "says. Takes the extra `otel`.",
+    )
     log_format: Literal["json", "console", "auto"] = Field(
         "auto", description="`auto` is console on a terminal and JSON elsewhere."
     )

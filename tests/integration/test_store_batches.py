@@ -62,7 +62,7 @@ class HalfWay:
         for job_id, spec in list(zip(self.ids, self.specs, strict=True))[start:end]:
             rows += [job_id, encode_spec(spec), encode_wishes(spec.callback), spec.callback.destination, 960_000, ""]
         head = (self.batch_id, client, STAGED_TTL_MS, len(self.ids), self.ids[0])
-        await self.bench.store._db.run("stage", *head, encode_spec(OWN), OWN.destination, *rows)
+        await self.bench.store._db.run("stage", *head, encode_spec(OWN), OWN.destination, "", *rows)
 
     async def commit(self) -> list[bytes]:
         """Make the batch live."""

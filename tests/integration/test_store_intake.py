@@ -65,8 +65,8 @@ async def test_asking_again_for_the_same_id_changes_nothing(bench: Bench) -> Non
     [job_id] = job_ids(bench.store.now_ms(), 1)
     spec = make_spec()
     args = (ACME, job_id, encode_spec(spec), encode_wishes(spec.callback), "hooks.example:443", 960_000, 900_000)
-    first = await bench.store._db.run("accept", *args, "key", "hash", 1000, 10, 1, 1000, 2**52, 2**52, "")
-    again = await bench.store._db.run("accept", *args, "key", "hash", 1000, 10, 1, 1000, 2**52, 2**52, "")
+    first = await bench.store._db.run("accept", *args, "key", "hash", 1000, 10, 1, 1000, 2**52, 2**52, "", "")
+    again = await bench.store._db.run("accept", *args, "key", "hash", 1000, 10, 1, 1000, 2**52, 2**52, "", "")
     assert first[:2] == again[:2]
     assert len((await bench.snapshot()).streams["ev:acme"]) == 1
 
@@ -204,7 +204,7 @@ async def test_a_stalled_store_accepts_nothing_late(bench: Bench) -> None:
     """What its caller has given up, and answered 503 for, is refused when the store comes to it."""
     db, not_after_ms = bench.store._db, bench.store.now_ms() - 1
     args = (ACME, "job_" + "0" * 26, b"{}", "", "hooks.example:443", 960_000, 900_000)
-    [answer, _] = await db.run("accept", *args, "", "hash", 1000, 10, 100, 1000, not_after_ms, 100, "")
+    [answer, _] = await db.run("accept", *args, "", "hash", 1000, 10, 100, 1000, not_after_ms, 100, "", "")
     assert answer == b"late"
     assert not (await bench.snapshot()).jobs()
 

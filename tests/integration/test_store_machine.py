@@ -183,7 +183,7 @@ class StoreMachine(RuleBasedStateMachine):
             rows += [job_id, encode_spec(spec), encode_wishes(spec.callback), spec.callback.destination, 960_000]
             rows.append(coalesce_hash(spec))
         told = (encode_spec(callback), callback.destination) if own else ("", "")
-        self.run(db.run("stage", new, ACME, 900_000, count, ids[0], *told, *rows))
+        self.run(db.run("stage", new, ACME, 900_000, count, ids[0], *told, "", *rows))
         if stop_after == "stage":
             return
         unfinished = self.unfinished()

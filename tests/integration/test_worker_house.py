@@ -25,7 +25,7 @@ async def leave_half_accepted(rig: Rig) -> BatchId:
         wishes = records.encode_wishes(spec.callback)
         rows += (job_id, records.encode_spec(spec), wishes, spec.callback.destination, 960_000, "")
     run = rig.store._db.run
-    await run("stage", batch_id, DEFAULT, STAGED_TTL_MS, COUNT, ids[0], "", "", *rows)
+    await run("stage", batch_id, DEFAULT, STAGED_TTL_MS, COUNT, ids[0], "", "", "", *rows)
     quota = (admission.max_unfinished_jobs, admission.jobs_per_minute)
     key = ("", admission.body_hash, IDEMPOTENCY_TTL_MS)
     assert await run("commit_batch", DEFAULT, batch_id, *key, *quota, 10_000, 5_000, 2**52, 2**52) == [b"accepted"]

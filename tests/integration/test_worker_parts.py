@@ -10,6 +10,7 @@ import structlog
 
 from relay.core.errors import StoreUnavailable
 from relay.core.store.work import Lease, Refused, Save, Saved, WorkStore, saved_poll
+from relay.core.tracing import Tracing
 from tests.faults.proxy import Command, Fate, StoreProxy, script
 from tests.integration.store_harness import ACME, Bench, make_settings
 from tests.processes import until
@@ -30,7 +31,7 @@ async def fixture_bench(store_url: str) -> AsyncIterator[Bench]:
 @pytest.fixture(name="runner")
 async def fixture_runner(bench: Bench) -> AsyncIterator[StepRunner]:
     """A step runner, whose leases are renewed."""
-    runner = StepRunner(bench.work, bench.settings, WorkerMetrics())
+    runner = StepRunner(bench.work, bench.settings, WorkerMetrics(), Tracing())
     renewing = asyncio.create_task(runner.renew_forever())
     yield runner
     renewing.cancel()

@@ -29,6 +29,7 @@ from relay.core.model import (
 )
 from relay.core.store import records
 from relay.core.store.queries import Queries
+from relay.core.trace_context import TraceContext
 
 #: How long an idempotency key is kept (docs/api.md, "Idempotency").
 IDEMPOTENCY_TTL_MS = 24 * 3600 * 1000
@@ -56,6 +57,12 @@ class Admission:
     idempotency_key: str | None
     #: Of the validated, defaulted body and its kind, in hex.
     body_hash: str
+    #: What its asking belongs to, and the callback then as well; no part of what is asked for.
+    trace: TraceContext | None = None
+
+    def packed_trace(self) -> str:
+        """The trace as it is stored; "" where there is none."""
+        return self.trace.packed() if self.trace is not None else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +99,7 @@ class Intake(Queries):
             *(spec.callback.destination, round(spec.deadline_s * 1000), self._submit_window_ms),
             *(admission.idempotency_key or "", admission.body_hash, IDEMPOTENCY_TTL_MS),
             *(admission.max_unfinished_jobs, admission.jobs_per_minute, self._events_kept, self._not_after_ms()),
-            *(admission.max_unfinished_of_all, coalesce_hash(spec)),
+            *(admission.max_unfinished_of_all, coalesce_hash(spec), admission.packed_trace()),
         )
         if answer[0] == b"accepted":
             created_ms = int(answer[1])
@@ -132,7 +139,7 @@ class Intake(Queries):
                 deadline_ms = round(spec.deadline_s * 1000)
                 rows += (job_id, records.encode_spec(spec), wishes, spec.callback.destination, deadline_ms)
                 rows.append(coalesce_hash(spec))
-            await self._db.run("stage", *head, *own, *rows)
+            await self._db.run("stage", *head, *own, admission.packed_trace(), *rows)
         answer = await self._db.run_durably(
             "commit_batch",
             *(admission.client, batch_id, *key, IDEMPOTENCY_TTL_MS, *quota, self._events_kept, _ENLIST_GRACE_MS),

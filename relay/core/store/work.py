@@ -37,6 +37,7 @@ from relay.core.store import records
 from relay.core.store.connection import Connection
 from relay.core.store.intake import CHUNK, Intake
 from relay.core.store.slots import Doubt
+from relay.core.trace_context import TraceContext
 
 #: What an attempt says of its destination. A refused address costs nobody's time.
 _HEALTH: Mapping[AttemptOutcome, str] = {
@@ -102,6 +103,7 @@ class SubmitClaim:
     #: Submits begun, this one included.
     tries: int
     last: Trouble | None
+    trace: TraceContext | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +135,7 @@ class PollClaim:
     events: tuple[EventType, ...]
     thin: bool
     shared: SharedOutcome | None = None
+    trace: TraceContext | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +152,7 @@ class DeliverClaim:
     turn: int
     #: How its destination stands, as far as is known when this is told.
     doubt: Doubt = field(default=Doubt.SOME, compare=False)
+    trace: TraceContext | None = None
 
     @property
     def destination(self) -> str:
@@ -413,14 +417,14 @@ class WorkStore(Intake):
         """
         where = f"{'overdue' if overdue else 'submit'}:{client}"
         answer = await self._begin(where, "begin_submit", count, client, int(overdue))
-        rows = (answer[i : i + 8] for i in range(1, len(answer), 8))
+        rows = (answer[i : i + 9] for i in range(1, len(answer), 9))
         return _readable(rows, lambda row: _submit_claim(client, row))
 
     async def begin_poll(self, count: int) -> list[PollClaim]:
         """Claim up to `count` due polls. Raises StoreUnavailable."""
         limits = (self._poll_floor_ms, DEADLINE_SLACK_MS)
         answer = await self._begin("poll", "begin_poll", count, self._submit_window_ms, self._events_kept, *limits)
-        return _readable((answer[i : i + 12] for i in range(1, len(answer), 12)), _poll_claim)
+        return _readable((answer[i : i + 13] for i in range(1, len(answer), 13)), _poll_claim)
 
     async def begin_deliver(self, count: int, *, slots: Mapping[str, Any] | None = None) -> list[DeliverClaim]:
         """Claim up to `count` due callbacks, as their destinations have permits; none only where there are none.
@@ -559,7 +563,7 @@ def _readable(rows: Iterable[Sequence[Any]], read: Callable[[Sequence[Any]], C])
 
 
 def _submit_claim(client: ClientName, row: Sequence[Any]) -> SubmitClaim:
-    job_id, token, spec, created, deadline, ambiguous, submits, last = row
+    job_id, token, spec, created, deadline, ambiguous, submits, last, trace = row
     return SubmitClaim(
         lease=Lease(job_id.decode(), token.decode()),
         client=client,
@@ -569,11 +573,12 @@ def _submit_claim(client: ClientName, row: Sequence[Any]) -> SubmitClaim:
         was_ambiguous=bool(ambiguous),
         tries=int(submits) + 1,
         last=Trouble(last.decode()) if last else None,
+        trace=TraceContext.unpack(trace.decode()),
     )
 
 
 def _poll_claim(row: Sequence[Any]) -> PollClaim:
-    job_id, token, client, upstream, submitted, deadline, failures, wishes, kind, seen, polls, shared = row
+    job_id, token, client, upstream, submitted, deadline, failures, wishes, kind, seen, polls, trace, shared = row
     events, thin = records.decode_wishes(wishes.decode())
     return PollClaim(
         lease=Lease(job_id.decode(), token.decode()),
@@ -588,6 +593,7 @@ def _poll_claim(row: Sequence[Any]) -> PollClaim:
         events=events,
         thin=thin,
         shared=_shared_outcome(shared) if shared else None,
+        trace=TraceContext.unpack(trace.decode()),
     )
 
 
@@ -600,7 +606,7 @@ def _shared_outcome(row: Sequence[bytes]) -> SharedOutcome:
 def _deliver_claim(row: Sequence[Any]) -> DeliverClaim:
     thing_id, token, values, stored_result, doubt = row
     client, status, spec, created, deadline, batch, upstream, submitted, completed = values[:9]
-    error_code, error_message, result_url, generation, attempts, turn, count, final = values[9:17]
+    error_code, error_message, result_url, generation, attempts, turn, count, final, trace = values[9:18]
     subject: Job | Batch
     if thing_id.startswith(b"batch_"):
         numbers = records.decode_numbers(final)
@@ -640,4 +646,5 @@ def _deliver_claim(row: Sequence[Any]) -> DeliverClaim:
         attempt=int(attempts),
         turn=int(turn),
         doubt=Doubt(doubt),
+        trace=TraceContext.unpack(trace.decode()) if trace else None,
     )

@@ -1,7 +1,7 @@
 -- Claim due polls: token and lease. Jobs that follow another are among them, see coalesce.lua: what they wait for is
 -- looked at here, and they are claimed when there is an outcome for them, or to lead.
 -- ARGV: count boot number lease_ms window_ms kept floor_ms slack_ms (how long after its deadline a job may still be polled)
--- Returns per job: id token client upstream_id submitted deadline failures cb kd sn po shared. `shared` is '' or the outcome
+-- Returns per job: id token client upstream_id submitted deadline failures cb kd sn po trace shared. `shared` is '' or the outcome
 -- that it takes over: {id of the leader, status, error code, message}.
 local count, boot, number, lease = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local window, cfg, floor, slack = tonumber(ARGV[5]), {kept = ARGV[6]}, tonumber(ARGV[7]), tonumber(ARGV[8])
@@ -14,15 +14,15 @@ local LOOK = 2000
 local AGAIN_MS = 500
 
 local function read(id)
-  local f = redis.call('HMGET', P .. id, 'c', 'up', 'st', 'dl', 'fails', 'cb', 's', 'co', 'kd', 'sn', 't', 'b', 'po')
+  local f = redis.call('HMGET', P .. id, 'c', 'up', 'st', 'dl', 'fails', 'cb', 's', 'co', 'kd', 'sn', 't', 'b', 'po', 'tp')
   return {c = f[1], up = f[2], st = f[3], dl = tonumber(f[4]), fails = f[5], cb = f[6], s = f[7], co = f[8], kd = f[9],
-    sn = f[10], t = tonumber(f[11]), b = f[12] or '', po = f[13]}
+    sn = f[10], t = tonumber(f[11]), b = f[12] or '', po = f[13], tp = f[14]}
 end
 
 local function claimed(id, token, r, shared)
   hold(id, due, token, lease)
   for _, v in ipairs({id, token, r.c, r.up or '', r.st or '', int(r.dl), r.fails or '0', r.cb, r.kd or '', r.sn or '',
-    r.po or '0', shared or ''}) do
+    r.po or '0', r.tp or '', shared or ''}) do
     out[#out + 1] = v
   end
 end

@@ -1,7 +1,7 @@
 -- Claim due submits of one client: token, lease and the note that a submit is under way, before anything is sent.
 -- `overdue` claims what has reached the end of its submit window or deadline instead, whatever gate is closed.
 -- ARGV: count boot number lease_ms client overdue
--- Returns per job: id token spec created deadline amb submits last
+-- Returns per job: id token spec created deadline amb submits last trace
 local count, boot, number, lease = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local client, overdue = ARGV[5], ARGV[6] == '1'
 local due = P .. 'due:submit:' .. client
@@ -9,12 +9,12 @@ local place = boot .. (overdue and ':overdue:' or ':submit:') .. client
 local out, taken = {int(NOW)}, {}
 
 local function read(id)
-  return redis.call('HMGET', P .. id, 'spec', 't', 'dl', 'amb', 'sub', 'last', 's', 'le')
+  return redis.call('HMGET', P .. id, 'spec', 't', 'dl', 'amb', 'sub', 'last', 's', 'le', 'tp')
 end
 
 local function claimed(id, token, r, amb, submits)
   hold(id, due, token, lease)
-  for _, v in ipairs({id, token, r[1], r[2], r[3], amb, submits, r[6] or ''}) do out[#out + 1] = v end
+  for _, v in ipairs({id, token, r[1], r[2], r[3], amb, submits, r[6] or '', r[9] or ''}) do out[#out + 1] = v end
 end
 
 local held = begun(place, boot, number)

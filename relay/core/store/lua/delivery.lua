@@ -1,7 +1,7 @@
 -- What begin_deliver and a save that carries on share: opening an attempt.
 
 -- The fields that the callback is built from; the result travels beside them.
-local FIELDS = {'c', 's', 'spec', 't', 'dl', 'b', 'up', 'st', 'ct', 'ec', 'em', 'ru', 'g', 'a', 'ga', 'n', 'final', 'ro'}
+local FIELDS = {'c', 's', 'spec', 't', 'dl', 'b', 'up', 'st', 'ct', 'ec', 'em', 'ru', 'g', 'a', 'ga', 'n', 'final', 'tp', 'ro'}
 
 local function open_attempt(id, where, lease_end)
   local key = P .. id
