@@ -97,7 +97,7 @@ class WorkerMetrics:
         self.refused = self._counters("refused_saves", "Saves of steps whose lease was lost.", kind=_KINDS)
         self.leases_lost = self._counter("leases_lost", "Leases that ran out while their steps were under way.")
         self.credits = self._counters("upstream_credits", "Credits that finished jobs used.", client=clients)
-        self.faults = self._counter("internal_errors", "Steps and batches that failed by a fault of ours.")
+        self.faults = self._counter("internal_errors", "Requests, steps and batches that failed by a fault of ours.")
         self.destination_changes = self._counters(
             "destination_changes", "Destinations that became unresponsive or paused, or recovered.", change=News
         )

@@ -80,6 +80,10 @@ _KEY = _header(
     {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
     "Makes repeating the request safe for 24 hours: the same key and body give the same job or batch.",
 )
+_TRACE = (
+    _header("traceparent", {"type": "string"}, "W3C Trace Context: what the callback belongs to; malformed: ignored."),
+    _header("tracestate", {"type": "string"}, "As the standard has it; goes along with `traceparent`."),
+)
 _TEXT: Mapping[str, Any] = {"schema": {"type": "string"}}
 _LOCATION = {
     "Location": {"required": True, "description": "Where to read it.", "schema": {"type": "string"}},
@@ -94,7 +98,7 @@ CALLS: tuple[Call, ...] = (
         *("POST", "/v1/jobs", "submitJob", "Submit a prompt", "Jobs"),
         success={202: Success("The job is in the store.", d.Job, headers=_LOCATION)},
         problems=_INTAKE,
-        parameters=[_KEY],
+        parameters=[_KEY, *_TRACE],
         body=s.JobRequest,
     ),
     Call(
@@ -159,7 +163,7 @@ CALLS: tuple[Call, ...] = (
         *("POST", "/v1/batches", "submitBatch", "Submit many prompts", "Batches"),
         success={202: Success("All jobs of the batch are in the store.", d.AcceptedBatch, headers=_LOCATION)},
         problems=(*_INTAKE, "batch_too_large"),
-        parameters=[_KEY],
+        parameters=[_KEY, *_TRACE],
         body=s.BatchRequest,
     ),
     Call(

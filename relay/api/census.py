@@ -26,7 +26,7 @@ class CensusGauges(Collector):
         self._limit = settings.max_unfinished_jobs
         self._clients = clients
         self._worker_seen_s = worker_seen_s
-        self._census: Census | None = None
+        self.census: Census | None = None
         self._taken_s = float("-inf")
         self._lock = asyncio.Lock()
 
@@ -34,16 +34,16 @@ class CensusGauges(Collector):
         """Count, unless that was done a moment ago."""
         async with self._lock:
             now_s = asyncio.get_running_loop().time()
-            if self._census is not None and now_s - self._taken_s < _FRESH_S:
+            if self.census is not None and now_s - self._taken_s < _FRESH_S:
                 return
-            self._census = None
+            self.census = None
             with contextlib.suppress(StoreUnavailable):
-                self._census = await link.store.census(self._clients, worker_seen_s=self._worker_seen_s)
+                self.census = await link.store.census(self._clients, worker_seen_s=self._worker_seen_s)
             self._taken_s = now_s
 
     def collect(self) -> Iterator[Metric]:
         """The gauges, made of the last census."""
-        census = self._census
+        census = self.census
         if census is None:
             return
         limits = {(name,): client.max_unfinished_jobs for name, client in self._clients.items()}
@@ -55,7 +55,7 @@ class CensusGauges(Collector):
                 callbacks[name, delivery.value] += number
         yield gauge("workers", "Workers that were seen in the last 30 s.", census.workers)
         yield gauge("unfinished_jobs", "Jobs without an outcome, of all clients together.", census.unfinished)
-        yield gauge("unfinished_jobs_limit", "The most of them that there may be.", self._limit)
+        yield gauge("unfinished_jobs_limit", "Jobs without an outcome that all clients together may have.", self._limit)
         text = "Jobs without an outcome that a client may have."
         yield gauges("client_unfinished_jobs_limit", text, ("client",), limits.items())
         yield gauges("jobs", "Jobs that are kept, by how they stand.", ("client", "status"), jobs.items())

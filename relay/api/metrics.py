@@ -49,13 +49,15 @@ class HttpMetrics:
                 self.jobs_accepted.labels(client, call)
         self.faults = Counter(
             "internal_errors",
-            "Requests that failed by a fault of ours.",
+            "Requests, steps and batches that failed by a fault of ours.",
             namespace=NAMESPACE,
             registry=self.registry,
         )
         self.store_up = self._gauge("store_up", "1 while the store is reached.")
         self.store_used = self._gauge("store_memory_used_bytes", "Memory that the store uses.")
-        self.store_limit = self._gauge("store_memory_limit_bytes", "The most that it may use; 0: no limit.")
+        self.store_limit = self._gauge(
+            "store_memory_limit_bytes", "The most memory that the store may use; 0: no limit."
+        )
         self.long_polls = self._gauge("long_polls_open", "Requests that wait for an outcome.")
         self.event_streams = self._gauge("event_streams_open", "Event streams being read.")
         self.loop_lag = loop_lag(self.registry)
