@@ -4,16 +4,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from random import Random
 
+import structlog
+
 from relay.core.model import ClientName
 from relay.core.policy import Rules
 from relay.core.settings import Client, Settings, hash_api_key
-from relay.core.store.work import WorkStore
+from relay.core.store.work import Lease, WorkStore
 from relay.core.tracing import Tracing
 from worker.gates import Pause
 from worker.learning import Learner
 from worker.metrics import WorkerMetrics
-from worker.runner import StepRunner
+from worker.runner import Kind, StepRunner
 from worker.saver import Saver
+
+log = structlog.get_logger("worker.context")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +61,11 @@ class Context:
         if known is None or known.until_ms <= now_ms:
             self._refusals[name] = self._refusals.get(name, 0) + 1
         return self._refusals.get(name, 1)
+
+    def note_refused(self, kind: Kind, lease: Lease) -> None:
+        """Count and log that a save was refused."""
+        self.metrics.refused(kind.value).inc()
+        log.info("save refused: another worker has it, or it was cancelled", id=lease.id, kind=kind.value)
 
     def note_success(self, client: ClientName) -> None:
         """The client's upstream key is not over a limit."""

@@ -135,13 +135,12 @@ class Deliverer:
         context.metrics.attempt_seconds.observe(attempt.duration_ms / 1000)
         match await context.saver.save(save):
             case Refused():
-                context.metrics.refused("deliver").inc()
+                context.note_refused(Kind.DELIVER, claim.lease)
             case Saved(news=News() as news):
                 self._announce(news, claim, message.callback.destination)
 
     async def _post(self, claim: DeliverClaim, client: Client, message: Message, *, now_s: int) -> Reply:
-        host, _, port = message.callback.destination.rpartition(":")
-        with self._context.tracing.sending("POST", host, int(port), attempt=claim.attempt) as span:
+        with self._context.tracing.sending("POST", message.callback.destination, attempt=claim.attempt) as span:
             trace = span.trace or claim.trace
             reply = await post_callback(
                 self._session,

@@ -12,6 +12,7 @@ from relay.core.store import records
 from relay.core.store.work import Carried, PollClaim, Refused, SharedOutcome, saved_outcome, saved_poll
 from worker.context import Context
 from worker.deliver import Deliverer
+from worker.runner import Kind
 from worker.submit import count_outcome
 from worker.upstream import UpstreamClient
 from worker.upstream_answers import (
@@ -52,7 +53,7 @@ async def poll_step(context: Context, upstream: UpstreamClient, deliverer: Deliv
             save = saved_poll(claim.lease, failures, decision.delay_ms, age_ms)
             answer = await context.saver.save(save, patient=True)
             if isinstance(answer, Refused):
-                context.metrics.refused("poll").inc()
+                context.note_refused(Kind.POLL, claim.lease)
         case Finish():
             await _finish(context, deliverer, claim, decision, outcome)
         case _:
@@ -145,7 +146,7 @@ async def _finish(
             )
         )
     if isinstance(answer, Refused):
-        context.metrics.refused("poll").inc()
+        context.note_refused(Kind.POLL, claim.lease)
         return
     count_outcome(context, claim, decision)
     if isinstance(outcome, Done | UpstreamFailed | Lost):

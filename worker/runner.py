@@ -143,11 +143,11 @@ class StepRunner:
         for one in held.values():
             one.since_s, one.lost = now, one.lease in lost
         # A step that was saved meanwhile has no lease any more, and misses none.
-        missed = sum(one.lost and task in self._held for task, one in held.items())
+        missed = [one.lease.id for task, one in held.items() if one.lost and task in self._held]
         if missed:
             # The steps go on: what they come to will be refused, and what they paid for counted.
-            self._metrics.leases_lost.inc(missed)
-            log.warning("leases lost", leases=missed)
+            self._metrics.leases_lost.inc(len(missed))
+            log.warning("leases lost", leases=len(missed), ids=missed)
 
     async def drain(self, grace_s: float) -> int:
         """Wait for the steps under way; after `grace_s` cancel what is left. Returns how many that were."""

@@ -21,6 +21,7 @@ from relay.core.store.work import (
 from worker.context import Context
 from worker.gates import Pause
 from worker.learning import kind_of
+from worker.runner import Kind
 from worker.upstream import UpstreamClient
 from worker.upstream_answers import (
     Ambiguous,
@@ -60,13 +61,12 @@ def count_unaccounted(context: Context, claim: SubmitClaim) -> None:
 async def submit_step(context: Context, upstream: UpstreamClient, claim: SubmitClaim) -> None:
     """Submit one claimed job."""
     count_unaccounted(context, claim)
-    if claim.tries == 1:
-        wait_ms = context.store.now_ms() - claim.created_ms
-        context.metrics.submit_wait_seconds.observe(max(0, wait_ms) / 1000)
     decision = overdue_decision(context, claim, None)
     if isinstance(decision, Finish):
         await finish_unsubmitted(context, claim, decision)
         return
+    if claim.tries == 1:
+        context.metrics.submit_wait_seconds.observe(max(0, context.store.now_ms() - claim.created_ms) / 1000)
     timeout_ms = policy.submit_timeout_ms(
         round(context.settings.upstream_timeout_s * 1000),
         now_ms=context.store.now_ms(),
@@ -188,7 +188,7 @@ async def finish_unsubmitted(
 async def _save(context: Context, lease: Lease, save: Save, *, paid: bool = False) -> bool:
     answer = await context.saver.save(save)
     if isinstance(answer, Refused):
-        context.metrics.refused("submit").inc()
+        context.note_refused(Kind.SUBMIT, lease)
         if paid:
             context.metrics.orphans.inc()
             log.error("an upstream job was paid for and belongs to no job: the lease was lost", id=lease.id)

@@ -62,6 +62,7 @@ class UpstreamClient:
     ) -> None:
         self._session = session
         self._base = yarl.URL(base_url)
+        self._server = f"{self._base.host}:{self._base.port}"
         self._max_bytes = max_bytes
         self._now_ms = now_ms
         self._limits = TimeLimits()
@@ -98,7 +99,7 @@ class UpstreamClient:
     ) -> Answer:
         method, template = call
         ends_s = asyncio.get_running_loop().time() + timeout_s
-        with self._tracing.sending(method, self._base.host, self._base.port, template) as span:
+        with self._tracing.sending(method, self._server, template) as span:
             async with (
                 self._limits.within(timeout_s),
                 self._session.request(

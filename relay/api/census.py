@@ -32,14 +32,15 @@ class CensusGauges(Collector):
 
     async def take(self, link: StoreLink) -> None:
         """Count, unless that was done a moment ago."""
+        clock = asyncio.get_running_loop().time
         async with self._lock:
-            now_s = asyncio.get_running_loop().time()
-            if self.census is not None and now_s - self._taken_s < _FRESH_S:
+            if clock() - self._taken_s < _FRESH_S:
                 return
             self.census = None
             with contextlib.suppress(StoreUnavailable):
                 self.census = await link.store.census(self._clients, worker_seen_s=self._worker_seen_s)
-            self._taken_s = now_s
+            # After the answer: those who have waited for a store that hangs don't wait in turn.
+            self._taken_s = clock()
 
     def collect(self) -> Iterator[Metric]:
         """The gauges, made of the last census."""

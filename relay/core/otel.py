@@ -87,16 +87,18 @@ class OtelTracing(Tracing):
         context.run(structlog.contextvars.bind_contextvars, trace_id=trace.trace_id)
         return context
 
-    def sending(self, method: str, host: str | None, port: int | None, template: str = "", attempt: int = 1) -> Span:
+    def sending(self, method: str, server: str, template: str = "", attempt: int = 1) -> Span:
         """A span of the kind CLIENT, in the trace that the step belongs to."""
         step = _step.get(None)
         if step is None:
             return Span()
-        attributes: dict[str, str | int] = {HTTP_REQUEST_METHOD: method, _SUBJECT: step.subject}
-        if host:
-            attributes[SERVER_ADDRESS] = host
-        if port:
-            attributes[SERVER_PORT] = port
+        host, _, port = server.rpartition(":")
+        attributes: dict[str, str | int] = {
+            HTTP_REQUEST_METHOD: method,
+            SERVER_ADDRESS: host.strip("[]"),
+            SERVER_PORT: int(port),
+            _SUBJECT: step.subject,
+        }
         if template:
             attributes[_URL_TEMPLATE] = template
         if attempt > 1:

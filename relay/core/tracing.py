@@ -55,9 +55,9 @@ class Tracing:
         del trace, subject
         return None
 
-    def sending(self, method: str, host: str | None, port: int | None, template: str = "", attempt: int = 1) -> Span:
-        """Sending a request, in a step. `template` is its path without anything that may be secret."""
-        del method, host, port, template, attempt
+    def sending(self, method: str, server: str, template: str = "", attempt: int = 1) -> Span:
+        """Sending a request to `host:port`, in a step. `template` is its path without anything that may be secret."""
+        del method, server, template, attempt
         return _NOTHING
 
     async def close(self) -> None:

@@ -32,6 +32,7 @@ from relay.core.store.work import (
     saved_submission,
     saved_submit_retry,
 )
+from relay.core.trace_context import TraceContext
 from tests.integration.store_harness import (
     ACME,
     FAILURE,
@@ -41,7 +42,9 @@ from tests.integration.store_harness import (
     attempt_of,
     delivered,
     failed,
+    make_admission,
     make_callback,
+    make_spec,
 )
 
 pytestmark = pytest.mark.store
@@ -609,3 +612,28 @@ async def test_a_record_that_cannot_be_read_costs_only_itself(bench: Bench) -> N
     jobs = await bench.announced(3)
     await bench.raw.hset(f"relay:{jobs[1].id}", "ec", "unheard_of")
     assert {claim.lease.id for claim in await bench.work.begin_deliver(10)} == {jobs[0].id, jobs[2].id}
+
+
+async def test_a_trace_goes_along(bench: Bench) -> None:
+    """Every claim of a job says which trace its asking belonged to; one that belonged to none says none."""
+    trace = TraceContext("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", "rojo=1,a@b=x y")
+    traced = (await bench.store.accept(make_admission(trace=trace), make_spec())).job
+    await bench.accept()
+    expected = {traced.id: trace}
+
+    submits = await bench.work.begin_submit(ACME, 10)
+    assert [claim.trace for claim in submits] == [expected.get(JobId(claim.lease.id)) for claim in submits]
+    await bench.work.save([saved_submission(claim.lease, f"up-{claim.lease.id}", 0) for claim in submits])
+    polls = await bench.work.begin_poll(10)
+    assert {claim.lease.id: claim.trace for claim in polls if claim.trace} == expected
+    assert [claim.polls for claim in polls] == [0, 0]
+    await bench.work.save([saved_poll(claim.lease, 0, 0) for claim in polls])
+    again = await bench.work.begin_poll(10)
+    assert [claim.polls for claim in again] == [1, 1]
+    await bench.work.save(
+        [saved_outcome(claim.lease, JobStatus.DONE, None, announce_after_ms=0, result=b"r{}") for claim in again]
+    )
+    callbacks = await bench.work.begin_deliver(10)
+    assert len(callbacks) == 2
+    assert {claim.lease.id: claim.trace for claim in callbacks if claim.trace} == expected
+    await bench.work.release([Release(claim.lease) for claim in callbacks])

@@ -1,6 +1,7 @@
 """What a callback says, and that it says the same every time."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -23,6 +24,7 @@ from relay.core.model import (
     PayloadKind,
 )
 from relay.core.signing import new_secret
+from relay.core.trace_context import TraceContext
 
 ULID = "01hzy3v9k2m4n6p8q0r1s2t3v4"
 
@@ -141,3 +143,14 @@ def test_headers_of_an_attempt() -> None:
     assert headers["webhook-signature"].count("v1,") == 2
     assert headers["relay-attempt"] == "4"
     assert headers["Content-Type"] == "application/json"
+
+
+def test_headers_of_a_traced_attempt() -> None:
+    """What the attempt belongs to goes along, unless the client's own headers say something of that."""
+    trace = TraceContext("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", "rojo=1")
+    headers = headers_of(message_of(job()), [new_secret()], attempt=1, now_s=0, trace=trace)
+    assert {name: headers[name] for name in trace.headers()} == trace.headers()
+    message = message_of(job())
+    own = replace(message, callback=replace(message.callback, headers={"TraceState": "mine"}))
+    headers = headers_of(own, [new_secret()], attempt=1, now_s=0, trace=trace)
+    assert (headers["TraceState"], "traceparent" in headers, "tracestate" in headers) == ("mine", False, False)
