@@ -4,6 +4,7 @@
 1  it was done, and the answer is no: a job failed or timed out, there is no such job, a process does not stay up
 2  the command, a setting or the request is wrong
 3  no relay answers, or it cannot work now
+130  Ctrl-C
 """
 
 import contextlib
@@ -15,10 +16,10 @@ from typing import Annotated
 import typer
 
 from relay import __version__
-from relay.cli import batch, demo, destinations, dev, jobs, services, submit
-from relay.cli.failures import ClientError, Refused, Unreachable
+from relay.cli import actions, batch, demo, destinations, dev, jobs, listen, services, submit
 from relay.cli.inputs import InputError
 from relay.cli.render import clean
+from relay.client import ClientError, Conflict, Gone, Misconfigured, NotFound, RateLimited, Refused, Unreachable
 from relay.core.errors import ConfigurationError, RelayError
 
 _EXAMPLES = """\b
@@ -30,7 +31,15 @@ Examples:
   scrapellm-relay batch prompts.csv --scraper chatgpt --scraper grok \\
       --callback-url https://example.com/hook
   scrapellm-relay jobs --status failed      then: scrapellm-relay jobs JOB_ID
-  scrapellm-relay redeliver --all --delivery exhausted
+  scrapellm-relay jobs --watch              as they change
+  scrapellm-relay redeliver --exhausted     what did not get through, once more
+\b
+Exit codes:
+  0  done
+  1  it was done, and the answer is no: a job failed, there is no such thing, its state does not allow this
+  2  the command, a setting or the request is wrong
+  3  no relay answers, or it cannot work now
+  130  Ctrl-C
 """
 
 app = typer.Typer(
@@ -45,19 +54,20 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 
-_COMMANDS: Sequence[tuple[Callable[..., None], str | None]] = (
-    (dev.dev, None),
-    (demo.demo, None),
+_COMMANDS: Sequence[tuple[Callable[..., None], str]] = (
+    (dev.dev, dev.MORE),
+    (demo.demo, demo.MORE),
     (submit.submit, submit.MORE),
     (batch.batch, batch.MORE),
     (jobs.jobs, jobs.MORE),
-    (jobs.redeliver, jobs.MORE_REDELIVER),
+    (actions.cancel, actions.MORE_CANCEL),
+    (actions.redeliver, actions.MORE_REDELIVER),
     (destinations.destinations, destinations.MORE),
-    (services.listen, None),
-    (services.serve, None),
-    (services.worker, None),
-    (services.emulator, None),
-    (services.keygen, None),
+    (listen.listen, listen.MORE),
+    (services.serve, services.MORE_SERVE),
+    (services.worker, services.MORE_WORKER),
+    (services.emulator, services.MORE_EMULATOR),
+    (services.keygen, services.MORE_KEYGEN),
 )
 for _command, _more in _COMMANDS:
     app.command(epilog=_more)(_command)
@@ -94,12 +104,14 @@ def _one_line() -> Iterator[None]:
     """Turn expected failures into a line on standard error and an exit code."""
     try:
         yield
-    except (ConfigurationError, InputError) as error:
+    except (ConfigurationError, InputError, Misconfigured) as error:
         code, message = 2, str(error)
     except Unreachable as error:
-        code, message = 3, str(error)
+        code, message = 3, str(error) if error.is_sent else f"{error}; start one, or give --url"
+    except (NotFound, Conflict, Gone, RateLimited) as error:
+        code, message = 1, str(error)
     except Refused as error:
-        code, message = 2 if error.is_usage else 1, str(error)
+        code, message = 2, str(error)
     except (ClientError, RelayError) as error:
         code, message = 1, str(error)
     else:

@@ -3,7 +3,6 @@
 import asyncio
 import re
 import sys
-import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,13 +12,19 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from relay.cli import options
 from relay.cli import submit as one
-from relay.cli.client import RelayClient, Target
-from relay.cli.failures import Document, Refused, Unreachable
-from relay.cli.inputs import FileFormat, InputError, Row, format_of, read_rows
+from relay.cli.inputs import Document, FileFormat, InputError, Row, format_of, read_rows
 from relay.cli.render import batch_fields, counts, notes, print_fields, print_json
+from relay.client import Batch, FieldError, Refused, RelayClient, Unreachable
+from relay.core.model import JobStatus
+from relay.core.settings import SCRAPERS
 from relay.dev.folder import DEFAULT_FOLDER
 
 MORE = """\b
+Examples:
+  scrapellm-relay batch prompts.txt -s chatgpt -s grok --callback-url https://example.com/hook
+  scrapellm-relay batch jobs.csv --callback-url https://example.com/hook --no-wait
+  generate | scrapellm-relay batch - --format jsonl -s chatgpt --callback-url https://example.com/hook --json
+\b
 Files:
   txt    one prompt a line
   csv    a header with `prompt`; the other columns are fields of the job: scraper, country, timeout,
@@ -30,9 +35,6 @@ Files:
 Exit codes: 0 all are done (with --no-wait: accepted), 1 some are not, 2 refused, 3 no relay answers.
 """
 
-_LOOK_EVERY_S = (0.3, 0.5, 1.0, 2.0)
-#: How long the relay may be away while somebody waits.
-_PATIENCE_S = 60.0
 _ITEM = re.compile(r"/(jobs|prompts)/(\d+)(.*)", re.DOTALL)
 
 
@@ -40,7 +42,12 @@ def batch(
     file: Annotated[str, typer.Argument(metavar="FILE", help="The prompts; - reads standard input (with --format).")],
     scraper: Annotated[
         list[str] | None,
-        typer.Option("--scraper", "-s", metavar="NAME", help="May be repeated: every prompt goes to every scraper."),
+        typer.Option(
+            *("--scraper", "-s"),
+            metavar="NAME",
+            help="May be repeated: every prompt goes to every scraper.",
+            autocompletion=lambda: list(SCRAPERS),
+        ),
     ] = None,
     *,
     callback_url: one.CallbackUrlOption = None,
@@ -129,46 +136,44 @@ class Lines:
     def __init__(self, file: str, lines: Sequence[int]) -> None:
         self._file, self._lines = file, lines
 
-    def names(self, refusal: Refused) -> dict[str, str]:
-        """A name in terms of the file for each pointer of `refusal` into the jobs."""
-        names: dict[str, str] = {}
-        for error in refusal.errors:
-            match = _ITEM.fullmatch(error.where)
-            if match is not None and int(match[2]) < len(self._lines):
-                field = match[3].removeprefix("/").replace("/", ".")
-                names[error.where] = f"{self._file}, line {self._lines[int(match[2])]}{field and f', {field}'}"
-        return names
+    def named(self, refusal: Refused) -> Refused:
+        """The same refusal, in which places in the jobs are lines of the file."""
+        errors = [FieldError(self._place(error.where), error.detail) for error in refusal.errors]
+        return type(refusal)(refusal.status, refusal.code, refusal.detail, errors, refusal.retry_after_s)
+
+    def _place(self, pointer: str) -> str:
+        match = _ITEM.fullmatch(pointer)
+        if match is None or int(match[2]) >= len(self._lines):
+            return pointer
+        field = match[3].removeprefix("/").replace("/", ".")
+        return f"{self._file}, line {self._lines[int(match[2])]}{field and f', {field}'}"
 
 
 async def _batch(
-    target: Target, document: Document, lines: Lines, key: str | None, *, wait: bool, as_json: bool
+    target: options.Target, document: Document, lines: Lines, key: str | None, *, wait: bool, as_json: bool
 ) -> int:
-    async with RelayClient(target) as client:
+    async with target.client() as client:
         try:
-            accepted = await client.submit_batch(document, idempotency_key=key)
+            accepted = await client.submit_batch(**document, idempotency_key=key)
         except Refused as refusal:
-            raise Refused(refusal.status, refusal.code, refusal.line(lines.names(refusal))) from refusal
-        batch_id, count = str(accepted["id"]), int(accepted["count"])
+            raise lines.named(refusal) from refusal
         if not wait:
             if as_json:
-                print_json(accepted)
+                print_json(accepted.document)
             else:
-                typer.echo(batch_id)
+                typer.echo(accepted.id)
             return 0
+        notes().print(f"{accepted.id} accepted: {accepted.count} jobs", style="bright_black")
         try:
-            ended = await _follow(client, batch_id, count)
+            ended = await follow_batch(client, accepted.id, accepted.count)
         except (asyncio.CancelledError, Unreachable):
-            notes().print(f"the batch goes on by itself; to see how it stands: scrapellm-relay jobs {batch_id}")
+            notes().print(f"the batch goes on by itself; to see how it stands: scrapellm-relay jobs {accepted.id}")
             raise
-    if as_json:
-        print_json(ended)
-    else:
-        print_fields(batch_fields(ended))
-    return 0 if ended["status"].get("done") == count else 1
+    return summary(ended, as_json=as_json)
 
 
-async def _follow(client: RelayClient, batch_id: str, count: int) -> Document:
-    """The batch, once all of its jobs have an outcome. A relay that is away for a while meanwhile is waited for."""
+async def follow_batch(client: RelayClient, batch_id: str, count: int | None = None) -> Batch:
+    """The batch, once all of its jobs have an outcome; on a terminal a bar shows how many have one."""
     bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -180,24 +185,17 @@ async def _follow(client: RelayClient, batch_id: str, count: int) -> Document:
         disable=not notes().is_terminal,
         transient=True,
     )
-    notes().print(f"{batch_id} accepted: {count} jobs", style="bright_black")
-    looks = iter(_LOOK_EVERY_S)
-    pause_s = next(looks)
-    answered_s = time.monotonic()
     with bar:
         task = bar.add_task("jobs", total=count, states="")
-        while True:
-            try:
-                found = await client.batch(batch_id)
-            except Unreachable:
-                if time.monotonic() - answered_s > _PATIENCE_S:
-                    raise
-            else:
-                answered_s = time.monotonic()
-                status = found["status"]
-                ended = count - status.get("queued", 0) - status.get("pending", 0)
-                bar.update(task, completed=ended, states=counts(status))
-                if found["completed_at"] is not None:
-                    return found
-            await asyncio.sleep(pause_s)
-            pause_s = next(looks, pause_s)
+        async for found in client.watch_batch(batch_id):
+            bar.update(task, total=found.count, completed=found.ended, states=counts(found.status))
+    return found
+
+
+def summary(batch: Batch, *, as_json: bool) -> int:
+    """Print what became of a batch; returns the exit code that says so."""
+    if as_json:
+        print_json(batch.document)
+    else:
+        print_fields(batch_fields(batch.document))
+    return 0 if batch.status.get(JobStatus.DONE) == batch.count else 1

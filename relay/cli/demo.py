@@ -17,12 +17,12 @@ import aiohttp
 import typer
 from rich.text import Text
 
-from relay.cli.client import RelayClient, Target
 from relay.cli.collected import Collected, DemoFailed, Expected
 from relay.cli.dev import EmulatorOption, choose_credentials
-from relay.cli.failures import Document
+from relay.cli.inputs import Document
 from relay.cli.render import clean, excerpt, notes, output, print_callback, print_table
 from relay.cli.services import until_told
+from relay.client import RelayClient
 from relay.core.settings import SCRAPERS, Settings
 from relay.dev.emulator import EmulatorSettings
 from relay.dev.folder import DataFolder
@@ -93,6 +93,15 @@ _REAL = (
     Send("a result", "chatgpt", "Why is the sky blue? Answer in one sentence."),
     Send("a link to a result", "perplexity", "Who invented the webhook?", fields={"callback_payload": "thin"}),
 )
+
+
+MORE = """\b
+Examples:
+  scrapellm-relay demo
+  scrapellm-relay demo --emulator --timeout 120
+\b
+Exit codes: 0 all callbacks arrived, signed, 1 some did not, 2 a setting is wrong, 130 stopped by Ctrl-C.
+"""
 
 
 def demo(
@@ -168,17 +177,17 @@ async def _system(settings: Settings, collected: Collected, *, real: bool) -> As
 
 async def _relay(system: System, api_key: str, collected: Collected, *, real: bool) -> None:
     """Send everything, and wait for what must come of it. Raises DemoFailed."""
-    async with RelayClient(Target(system.url, api_key)) as client:
+    async with RelayClient(system.url, api_key) as client:
         for send in _REAL if real else _EMULATED:
-            job = await client.submit(send.document(system.inbox_url))
+            job = await client.submit(**send.document(system.inbox_url))
             _say(f"→ {send.scraper:<15} {excerpt(send.prompt)}  ({send.what})")
-            collected.expect(Expected(str(job["id"]), send.what, send.event, send.attempt))
+            collected.expect(Expected(job.id, send.what, send.event, send.attempt))
         if not real:
-            batch = await client.submit_batch(_EMULATED_BATCH | {"callback_url": f"{system.inbox_url}/hook"})
-            _say(f"→ {'batch':<15} {batch['count']} jobs")
-            for job_id in batch["job_ids"]:
-                collected.expect(Expected(str(job_id), "a job of the batch", "job.completed"))
-            collected.expect(Expected(str(batch["id"]), "the batch", "batch.completed"))
+            batch = await client.submit_batch(**_EMULATED_BATCH, callback_url=f"{system.inbox_url}/hook")
+            _say(f"→ {'batch':<15} {batch.count} jobs")
+            for job_id in batch.job_ids:
+                collected.expect(Expected(job_id, "a job of the batch", "job.completed"))
+            collected.expect(Expected(batch.id, "the batch", "batch.completed"))
         _say("")
         await collected.complete()
         await _check_links(collected)
@@ -188,11 +197,11 @@ async def _relay(system: System, api_key: str, collected: Collected, *, real: bo
         ("scraper", "status", "delivery", "attempts", "prompt"),
         [
             [
-                str(job["scraper"]),
-                str(job["status"]),
-                str(job["delivery"]["status"]),
-                str(job["delivery"]["attempts"]),
-                excerpt(str(job["prompt"]), 40),
+                job.scraper,
+                job.status,
+                job.delivery.status,
+                str(job.delivery.attempts),
+                excerpt(job.prompt, 40),
             ]
             for job in jobs
         ],

@@ -6,13 +6,13 @@ from typing import Annotated
 import typer
 
 from relay.cli import options
-from relay.cli.client import RelayClient, Target
 from relay.cli.render import DESTINATION_COLUMNS, destination_row, notes, print_json, print_table
 from relay.core.model import DestinationState
 from relay.dev.folder import DEFAULT_FOLDER
 
 MORE = """\b
 Examples:
+  scrapellm-relay destinations
   scrapellm-relay destinations --state paused --state unresponsive
   scrapellm-relay destinations --resume hooks.example.com:443
 """
@@ -36,16 +36,16 @@ def destinations(
 
 
 async def _destinations(
-    target: Target, states: list[DestinationState], resume: str | None, limit: int, *, as_json: bool
+    target: options.Target, states: list[DestinationState], resume: str | None, limit: int, *, as_json: bool
 ) -> None:
-    async with RelayClient(target) as client:
+    async with target.client() as client:
         if resume is None:
-            found = await client.destinations([str(state) for state in states], limit)
+            found = await client.destinations(state=states, limit=limit)
         else:
-            found = [await client.resume_destination(resume)]
+            found = [await client.resume(resume)]
     if as_json:
-        print_json({"data": found})
+        print_json({"data": [destination.document for destination in found]})
         return
-    print_table(DESTINATION_COLUMNS, [destination_row(destination) for destination in found])
+    print_table(DESTINATION_COLUMNS, [destination_row(destination.document) for destination in found])
     if not found:
         notes().print("no destinations", style="bright_black")

@@ -13,6 +13,9 @@ from enum import StrEnum
 from pathlib import PurePath
 from typing import Any, NoReturn
 
+#: A document as the API speaks it.
+Document = dict[str, Any]
+
 
 class InputError(Exception):
     """A file or an option cannot be read. The message is one line that names the place."""

@@ -1,21 +1,18 @@
-"""`jobs` and `redeliver`: what became of jobs, and their callbacks once more."""
+"""`jobs`: what became of jobs and batches, once or as it happens."""
 
 import asyncio
-from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from relay.cli import options
-from relay.cli.client import RelayClient, Target
-from relay.cli.failures import Document, Refused
+from relay.cli import options, watch
+from relay.cli.batch import follow_batch, summary
 from relay.cli.inputs import InputError
 from relay.cli.render import (
     ATTEMPT_COLUMNS,
     JOB_COLUMNS,
     attempt_row,
     batch_fields,
-    clean,
     job_fields,
     job_row,
     notes,
@@ -24,7 +21,9 @@ from relay.cli.render import (
     print_json,
     print_table,
 )
-from relay.core.model import DeliveryStatus, JobStatus
+from relay.cli.services import until_told
+from relay.cli.watch import Filters
+from relay.core.model import BATCH_PREFIX, DeliveryStatus, JobStatus
 from relay.dev.folder import DEFAULT_FOLDER
 
 MORE = """\b
@@ -32,23 +31,13 @@ Examples:
   scrapellm-relay jobs --status failed --status timed_out
   scrapellm-relay jobs --delivery exhausted --limit 200
   scrapellm-relay jobs job_01… --json | jq .result
+  scrapellm-relay jobs --watch                 every change, as it happens
+  scrapellm-relay jobs job_01… --watch         one job, until its callback is delivered, or is not
+  scrapellm-relay jobs --watch --json | jq -r 'select(.delivery == "exhausted") | .id'
+\b
+Exit codes: 0 shown, and with ID --watch done; 1 no such thing, with ID --watch not done; 2 wrong usage,
+3 no relay answers.
 """
-MORE_REDELIVER = """\b
-Examples:
-  scrapellm-relay redeliver job_01…
-  scrapellm-relay redeliver --all --since 2026-01-01T00:00:00Z --callback-host hooks.example.com
-"""
-
-_BATCH = "batch_"
-
-
-class EndedDelivery(StrEnum):
-    """What can be delivered again."""
-
-    EXHAUSTED = DeliveryStatus.EXHAUSTED
-    GONE = DeliveryStatus.GONE
-    DELIVERED = DeliveryStatus.DELIVERED
-    SKIPPED = DeliveryStatus.SKIPPED
 
 
 def jobs(
@@ -56,6 +45,9 @@ def jobs(
         str | None, typer.Argument(metavar="[ID]", help="One job with its attempts, or one batch; none: a list.")
     ] = None,
     *,
+    watching: Annotated[
+        bool, typer.Option("--watch", "-w", help="Go on showing changes: of one until it has ended, or until Ctrl-C.")
+    ] = False,
     status: Annotated[list[JobStatus] | None, typer.Option(help="Only jobs in this state; may be repeated.")] = None,
     delivery: Annotated[
         list[DeliveryStatus] | None, typer.Option(help="Only callbacks in this state; may be repeated.")
@@ -67,67 +59,27 @@ def jobs(
     data: options.DataOption = DEFAULT_FOLDER,
     as_json: options.JsonOption = False,
 ) -> None:
-    """List jobs, newest first, or show one."""
+    """List jobs, newest first, or show one; with --watch as they change."""
     target = options.find_target(url, api_key, data)
+    filters = Filters(tuple(status or ()), tuple(delivery or ()), batch)
     if job_id is None:
-        asyncio.run(_list(target, status or [], delivery or [], batch, limit, as_json=as_json))
+        if watching:
+            asyncio.run(until_told(watch.every(target, filters, limit, as_json=as_json)))
+        else:
+            asyncio.run(_list(target, filters, limit, as_json=as_json))
         return
-    if status or delivery or batch:
+    if filters != Filters():
         raise InputError("give an id, or --status, --delivery and --batch, not both")
+    if job_id.startswith(BATCH_PREFIX):
+        raise typer.Exit(asyncio.run(_show_batch(target, job_id, watching=watching, as_json=as_json)))
+    if watching:
+        raise typer.Exit(asyncio.run(watch.one(target, job_id, as_json=as_json)))
     asyncio.run(_show(target, job_id, as_json=as_json))
 
 
-def redeliver(
-    ids: Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Jobs, or batches.")] = None,
-    *,
-    every: Annotated[bool, typer.Option("--all", help="All jobs that the other options choose.")] = False,
-    delivery: Annotated[
-        EndedDelivery | None, typer.Option(help="With --all: callbacks in this state; exhausted, unless given.")
-    ] = None,
-    since: Annotated[
-        str | None, typer.Option(metavar="TIME", help="With --all: jobs that ended at this time (RFC 3339) or later.")
-    ] = None,
-    until: Annotated[str | None, typer.Option(metavar="TIME", help="With --all: jobs that ended earlier.")] = None,
-    callback_host: Annotated[
-        str | None, typer.Option(metavar="HOST", help="With --all: callbacks to exactly this host.")
-    ] = None,
-    url: options.UrlOption = None,
-    api_key: options.KeyOption = None,
-    data: options.DataOption = DEFAULT_FOLDER,
-    as_json: options.JsonOption = False,
-) -> None:
-    """Send callbacks once more: the same webhook-id and body, and a fresh schedule that starts now."""
-    chosen = {"delivery": delivery, "since": since, "until": until, "callback_host": callback_host}
-    selection: Document = {name: str(value) for name, value in chosen.items() if value is not None}
-    if bool(ids) == every:
-        raise InputError("give ids, or --all")
-    if ids and selection:
-        raise InputError(f"--{next(iter(selection)).replace('_', '-')} goes with --all")
-    target = options.find_target(url, api_key, data)
-    if ids:
-        raise typer.Exit(asyncio.run(_redeliver(target, ids, as_json=as_json)))
-    asyncio.run(_redeliver_many(target, selection, as_json=as_json))
-
-
-async def _list(
-    target: Target,
-    statuses: list[JobStatus],
-    deliveries: list[DeliveryStatus],
-    batch: str | None,
-    limit: int,
-    *,
-    as_json: bool,
-) -> None:
-    async with RelayClient(target) as client:
-        found = [
-            job
-            async for job in client.jobs(
-                statuses=[str(s) for s in statuses],
-                deliveries=[str(d) for d in deliveries],
-                batch_id=batch,
-                limit=limit,
-            )
-        ]
+async def _list(target: options.Target, filters: Filters, limit: int, *, as_json: bool) -> None:
+    async with target.client() as client:
+        found = [job.document async for job in filters.jobs(client, limit)]
     if as_json:
         print_json({"data": found})
         return
@@ -136,49 +88,26 @@ async def _list(
         notes().print("no jobs", style="bright_black")
 
 
-async def _show(target: Target, job_id: str, *, as_json: bool) -> None:
-    async with RelayClient(target) as client:
-        if job_id.startswith(_BATCH):
-            batch = await client.batch(job_id)
-            if as_json:
-                print_json(batch)
-            else:
-                print_fields(batch_fields(batch))
-            return
-        job: dict[str, Any] = await client.job(job_id)
-        attempts = await client.attempts(job_id)
+async def _show(target: options.Target, job_id: str, *, as_json: bool) -> None:
+    async with target.client() as client:
+        job = await client.job(job_id)
+        attempts = [attempt.document for attempt in await client.attempts(job_id)]
     if as_json:
-        print_json(job | {"attempts": attempts})
+        print_json({**job.document, "attempts": attempts})
         return
-    print_fields(job_fields(job))
+    print_fields(job_fields(job.document))
     if attempts:
         output().print()
         print_table(ATTEMPT_COLUMNS, [attempt_row(attempt) for attempt in attempts])
 
 
-async def _redeliver(target: Target, ids: list[str], *, as_json: bool) -> int:
-    """Ask for each; a refusal is told, and does not keep the others from being asked for."""
-    done = []
-    async with RelayClient(target) as client:
-        for subject_id in ids:
-            try:
-                done.append(await client.redeliver(subject_id))
-            except Refused as refusal:
-                if refusal.is_usage:
-                    raise
-                notes().print(clean(f"{subject_id}: {refusal}"), markup=False)
-            else:
-                if not as_json:
-                    typer.echo(subject_id)
+async def _show_batch(target: options.Target, batch_id: str, *, watching: bool, as_json: bool) -> int:
+    async with target.client() as client:
+        if watching:
+            return summary(await follow_batch(client, batch_id), as_json=as_json)
+        batch = await client.batch(batch_id)
     if as_json:
-        print_json({"data": done})
-    return 0 if len(done) == len(ids) else 1
-
-
-async def _redeliver_many(target: Target, selection: Document, *, as_json: bool) -> None:
-    async with RelayClient(target) as client:
-        count = await client.redeliver_many(selection)
-    if as_json:
-        print_json({"count": count})
+        print_json(batch.document)
     else:
-        typer.echo(f"{count} to be delivered again")
+        print_fields(batch_fields(batch.document))
+    return 0

@@ -3,21 +3,23 @@
 An option goes before the environment, that before `.env`, and all before what a `dev` in this folder says of itself.
 """
 
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
-from urllib.parse import urlsplit
 
 import typer
 from pydantic import SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from relay.cli.client import Target, is_loopback
+from relay.client import DEFAULT_URL, Misconfigured, RelayClient
+from relay.client.transport import check_address, check_key, is_loopback
 from relay.core.errors import ConfigurationError
 from relay.core.settings import NOT_UTF8
 from relay.core.signing import check_secret
 from relay.dev.folder import DEFAULT_FOLDER, credentials_in, running_in
 
-DEFAULT_URL = "http://127.0.0.1:8080"
+#: A person rather reads that nobody answers than waits for somebody who might.
+_PATIENCE_S = 2.0
 
 UrlOption = Annotated[
     str | None, typer.Option("--url", metavar="URL", help=f"The relay. [env: RELAY_URL; default: {DEFAULT_URL}]")
@@ -38,6 +40,26 @@ class _Environment(BaseSettings):
     signing_secret: SecretStr | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Which relay to talk to, and as whom."""
+
+    url: str
+    api_key: str = field(repr=False)
+
+    def client(self) -> RelayClient:
+        """A client that talks to it."""
+        return RelayClient(self.url, self.api_key, patience_s=_PATIENCE_S)
+
+
+@dataclass(frozen=True, slots=True)
+class Secrets:
+    """What callbacks are verified with, and where it was found."""
+
+    secrets: tuple[str, ...] = field(repr=False)
+    source: str
+
+
 def _environment() -> _Environment:
     try:
         return _Environment()
@@ -50,7 +72,10 @@ def find_target(url: str | None, api_key: str | None, folder: Path = DEFAULT_FOL
     environment = _environment()
     dev = running_in(folder)
     chosen = url or environment.url or (dev.url if dev else DEFAULT_URL)
-    _check_url(chosen)
+    try:
+        check_address(chosen)
+    except Misconfigured as error:
+        raise ConfigurationError(f"RELAY_URL, --url: {error}") from None
     key = api_key or (environment.api_key.get_secret_value() if environment.api_key else None)
     if not key and is_loopback(chosen):
         # Another machine's relay is not told the key of this folder.
@@ -58,37 +83,27 @@ def find_target(url: str | None, api_key: str | None, folder: Path = DEFAULT_FOL
         key = credentials.api_key if credentials else None
     if not key:
         raise ConfigurationError("no API key: give --api-key, or set RELAY_API_KEY")
-    if not key.isascii() or any(c.isspace() or not c.isprintable() for c in key):
-        raise ConfigurationError("RELAY_API_KEY must be ASCII without white space")
+    try:
+        check_key(key)
+    except Misconfigured as error:
+        raise ConfigurationError(f"RELAY_API_KEY, --api-key: {error}") from None
     return Target(chosen, key)
 
 
-def find_secrets(secrets: list[str], folder: Path = DEFAULT_FOLDER) -> list[str]:
+def find_secrets(secrets: list[str], folder: Path = DEFAULT_FOLDER) -> Secrets:
     """The signing secrets to verify callbacks with. Raises ConfigurationError."""
-    found = list(secrets)
+    found = Secrets(tuple(secrets), "--secret")
     environment = _environment()
-    if not found and environment.signing_secret is not None:
-        found = [environment.signing_secret.get_secret_value()]
-    if not found:
+    if not found.secrets and environment.signing_secret is not None:
+        found = Secrets((environment.signing_secret.get_secret_value(),), "RELAY_SIGNING_SECRET")
+    if not found.secrets:
         credentials = credentials_in(folder)
-        found = [credentials.signing_secret] if credentials else []
-    if not found:
+        found = Secrets((credentials.signing_secret,) if credentials else (), f"the `dev` in {folder}")
+    if not found.secrets:
         raise ConfigurationError("no signing secret: give --secret whsec_…, or set RELAY_SIGNING_SECRET")
-    for secret in found:
+    for secret in found.secrets:
         try:
             check_secret(secret)
         except ValueError as error:
-            raise ConfigurationError(f"the signing secret {error}") from None
+            raise ConfigurationError(f"the signing secret of {found.source} {error}") from None
     return found
-
-
-def _check_url(url: str) -> None:
-    try:
-        parsed = urlsplit(url)
-        good = parsed.scheme in ("http", "https") and bool(parsed.hostname) and parsed.port != 0
-        # A password there would end up in messages.
-        good = good and parsed.username is None
-    except ValueError:
-        good = False
-    if not good or parsed.query or parsed.fragment or any(c.isspace() for c in url):
-        raise ConfigurationError("RELAY_URL, --url: must be the address of a relay, such as https://relay.example.com")

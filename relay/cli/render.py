@@ -78,23 +78,34 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, giving
             sys.stdout.write("\t".join(" ".join(clean(cell).split()) for cell in row) + "\n")
         sys.stdout.flush()
         return
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    console.print(table(columns, rows, giving_way=giving_way), soft_wrap=False)
+
+
+def table(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], *, giving_way: int = 1, caption: str | None = None
+) -> Table:
+    """A table for a terminal, which cuts the last `giving_way` columns where it is narrow."""
+    made = Table(box=None, pad_edge=False, header_style="bold", caption=caption, caption_justify="left")
     for number, column in enumerate(columns, 1):
-        table.add_column(column, no_wrap=number <= len(columns) - giving_way)
+        made.add_column(column, no_wrap=number <= len(columns) - giving_way)
     for row in rows:
         cells = [styled(cell) for cell in row]
         for cell in cells:
             cell.no_wrap, cell.overflow = True, "ellipsis"
-        table.add_row(*cells)
-    console.print(table, soft_wrap=False)
+        made.add_row(*cells)
+    return made
 
 
 def print_fields(fields: Mapping[str, str]) -> None:
     """Print names and values, one a line."""
+    output().print(fields_text(fields))
+
+
+def fields_text(fields: Mapping[str, str]) -> Text:
+    """Names and values, one a line."""
     width = max(map(len, fields), default=0)
-    console = output()
-    for name, value in fields.items():
-        console.print(Text(f"{name:<{width}}  ", style="bold"), styled(value), sep="")
+    lines = [Text.assemble((f"{name:<{width}}  ", "bold"), styled(value)) for name, value in fields.items()]
+    return Text("\n").join(lines)
 
 
 def job_fields(job: Mapping[str, Any]) -> dict[str, str]:
@@ -207,12 +218,7 @@ def callback_line(received: Received) -> Text:
     """One callback as it came: when, whether its signature is good, what it announces, how long after acceptance."""
     data = received.body.get("data")
     data = data if isinstance(data, Mapping) else {}
-    line = Text()
-    line.append(time.strftime("%H:%M:%S ", time.localtime(received.received_ms / 1000)), style="bright_black")
-    line.append(
-        "✓ verified  " if received.verified else "✗ UNVERIFIED  ", style="green" if received.verified else "bold red"
-    )
-    line.append_text(_padded(received.event or "(no event)", 16))
+    line = _beginning(received)
     line.append_text(_padded(str(data.get("scraper") or ("batch" if received.event == "batch.completed" else "")), 15))
     status = data.get("status")
     line.append_text(_padded(status if isinstance(status, str) else "", 10))
@@ -223,10 +229,31 @@ def callback_line(received: Received) -> Text:
     return line
 
 
+def answered_line(received: Received, status: int, took_ms: float) -> Text:
+    """One callback and its answer: when, whether its signature is good, the event, the id, the status and its time."""
+    data = received.body.get("data")
+    subject = data.get("id") if isinstance(data, Mapping) else None
+    line = _beginning(received)
+    line.append(f"{excerpt(str(subject or '(no id)')):<30}  ")
+    line.append(f"→ {status}", style="green" if 200 <= status < 300 else "bold red")
+    line.append(f" in {took_ms:.0f} ms", style="bright_black")
+    if received.attempt > 1:
+        line.append(f"  attempt {received.attempt}", style="yellow")
+    if received.repeated:
+        line.append("  (came before)", style="yellow")
+    if not received.verified:
+        line.append(f"  {excerpt(received.reason)}", style="red")
+    return line
+
+
 def print_callback(received: Received) -> None:
-    """Print one callback, on a terminal cut to its width; uncut where a program reads."""
+    """Print one callback."""
+    print_line(callback_line(received))
+
+
+def print_line(line: Text) -> None:
+    """Print a line, on a terminal cut to its width; uncut where a program reads."""
     console = output()
-    line = callback_line(received)
     if console.is_terminal:
         line.truncate(console.width, overflow="ellipsis")
     console.print(line)
@@ -245,6 +272,16 @@ def callback_document(received: Received) -> dict[str, object]:
         "path": received.path,
         "body": received.body,
     }
+
+
+def _beginning(received: Received) -> Text:
+    line = Text()
+    line.append(time.strftime("%H:%M:%S ", time.localtime(received.received_ms / 1000)), style="bright_black")
+    line.append(
+        "✓ verified  " if received.verified else "✗ UNVERIFIED  ", style="green" if received.verified else "bold red"
+    )
+    line.append_text(_padded(received.event or "(no event)", 16))
+    return line
 
 
 def _gist(received: Received, data: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""The commands that run one part: the relay, a worker, the emulator, a receiver of callbacks; and the maker of keys."""
+"""The commands that run one part: the relay, a worker, the emulator; and the maker of keys."""
 
 import asyncio
 import contextlib
@@ -10,15 +10,37 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from relay.cli.options import DataOption, JsonOption, find_secrets
-from relay.cli.render import callback_document, notes, print_callback, print_json
+from relay.cli.options import JsonOption
+from relay.cli.render import notes, print_json
 from relay.core.settings import hash_api_key
 from relay.core.signing import new_secret
 from relay.dev import emulator as emulated
-from relay.dev.folder import DEFAULT_FOLDER, new_api_key
-from relay.dev.inbox import Inbox, Received
+from relay.dev.folder import new_api_key
 from relay.dev.process import module_command, module_environment
-from relay.dev.system import port_told, receiving
+from relay.dev.system import port_told
+
+MORE_SERVE = """\b
+Examples:
+  RELAY_REDIS_URL=redis://localhost RELAY_UPSTREAM_API_KEY=… scrapellm-relay serve
+\b
+Exit codes: 0 told to stop, 2 a setting is missing or wrong.
+"""
+MORE_WORKER = """\b
+Examples:
+  RELAY_REDIS_URL=redis://localhost RELAY_UPSTREAM_API_KEY=… scrapellm-relay worker
+\b
+Exit codes: 0 told to stop, 2 a setting is missing or wrong.
+"""
+MORE_EMULATOR = """\b
+Examples:
+  scrapellm-relay emulator --port 8082 --latency-scale 0.1
+  EMULATOR_FAILURE_RATE=0.2 scrapellm-relay emulator
+"""
+MORE_KEYGEN = """\b
+Examples:
+  scrapellm-relay keygen >> .env
+  scrapellm-relay keygen --json | jq -r .api_key_sha256
+"""
 
 PortOption = Annotated[int, typer.Option(min=0, max=65535, metavar="PORT", help="Where it listens; 0: any free port.")]
 HostOption = Annotated[str, typer.Option(metavar="ADDRESS", help="The address that it listens on.")]
@@ -61,40 +83,8 @@ def emulator(
     asyncio.run(until_told(run()))
 
 
-def listen(
-    *,
-    port: PortOption = 8090,
-    host: HostOption = "127.0.0.1",
-    secret: Annotated[
-        list[str] | None,
-        typer.Option(metavar="whsec_…", help="A signing secret; several while rotating. [env: RELAY_SIGNING_SECRET]"),
-    ] = None,
-    data: DataOption = DEFAULT_FOLDER,
-    as_json: JsonOption = False,
-) -> None:
-    """Receive callbacks on any path, verify their signatures and print them, until stopped.
-
-    Paths make it fail on purpose: /fail/503 always, /fail/503/2 the first two times.
-    """
-
-    def show(received: Received) -> None:
-        if as_json:
-            print_json(callback_document(received))
-        else:
-            print_callback(received)
-
-    inbox = Inbox(find_secrets(secret or [], data), show)
-
-    async def run() -> None:
-        async with receiving(inbox, host, port) as chosen:
-            notes().print(f"listening for callbacks at http://{host}:{chosen}/ (Ctrl-C ends)")
-            await asyncio.Event().wait()
-
-    asyncio.run(until_told(run()))
-
-
 def keygen(*, as_json: JsonOption = False) -> None:
-    """Make an API key and a signing secret, as settings: `scrapellm-relay keygen >> .env`."""
+    """Make an API key and a signing secret, as settings."""
     key, secret = new_api_key(), new_secret()
     if as_json:
         print_json({"api_key": key, "api_key_sha256": hash_api_key(key), "signing_secret": secret})

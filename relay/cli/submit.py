@@ -9,12 +9,12 @@ from typing import Annotated, Any
 import typer
 
 from relay.cli import options
-from relay.cli.client import RelayClient, Target
-from relay.cli.failures import Document
-from relay.cli.inputs import InputError, parse_object, parse_pairs
+from relay.cli.inputs import Document, InputError, parse_object, parse_pairs
 from relay.cli.render import clean, notes, print_json, result_text, said, styled
+from relay.client import Unreachable
 from relay.core.errors import ConfigurationError
-from relay.core.model import CallbackFormat, EventType
+from relay.core.model import CallbackFormat, EventType, JobStatus
+from relay.core.settings import SCRAPERS
 from relay.dev.folder import DEFAULT_FOLDER, running_in
 
 MORE = """\b
@@ -26,6 +26,12 @@ Examples:
 Exit codes: 0 accepted (with --wait: done), 1 failed or timed out, 2 refused, 3 no relay answers.
 """
 
+ScraperOption = Annotated[
+    str,
+    typer.Option(
+        "--scraper", "-s", metavar="NAME", help="Such as chatgpt or perplexity.", autocompletion=lambda: list(SCRAPERS)
+    ),
+]
 CallbackUrlOption = Annotated[
     str | None,
     typer.Option(metavar="URL", help="Where the outcome is announced. Under `dev` its inbox, unless given."),
@@ -63,7 +69,7 @@ IdempotencyOption = Annotated[
 
 def submit(
     prompt: Annotated[str, typer.Argument(help="The prompt; - reads it from standard input.")],
-    scraper: Annotated[str, typer.Option("--scraper", "-s", metavar="NAME", help="Such as chatgpt or perplexity.")],
+    scraper: ScraperOption,
     *,
     callback_url: CallbackUrlOption = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the outcome and print the result.")] = False,
@@ -107,25 +113,29 @@ def submit(
     raise typer.Exit(asyncio.run(_submit(target, job, checked_key(idempotency_key), wait=wait, as_json=as_json)))
 
 
-async def _submit(target: Target, job: Document, key: str | None, *, wait: bool, as_json: bool) -> int:
-    async with RelayClient(target) as client:
-        accepted = await client.submit(job, idempotency_key=key)
+async def _submit(target: options.Target, job: Document, key: str | None, *, wait: bool, as_json: bool) -> int:
+    async with target.client() as client:
+        accepted = await client.submit(**job, idempotency_key=key)
         if not wait:
             if as_json:
-                print_json(accepted)
+                print_json(accepted.document)
             else:
-                typer.echo(accepted["id"])
+                typer.echo(accepted.id)
             return 0
-        notes().print(f"{accepted['id']} accepted; waiting", style="bright_black")
-        notes().print(f"how its callback fares: scrapellm-relay jobs {accepted['id']}", style="bright_black")
-        ended = await client.outcome(str(accepted["id"]))
+        notes().print(f"{accepted.id} accepted; waiting", style="bright_black")
+        notes().print(f"how its callback fares: scrapellm-relay jobs {accepted.id}", style="bright_black")
+        try:
+            ended = await client.wait(accepted)
+        except (asyncio.CancelledError, Unreachable):
+            notes().print(f"the job goes on by itself; to see how it stands: scrapellm-relay jobs {accepted.id}")
+            raise
     if as_json:
-        print_json(ended)
-    elif ended["status"] == "done":
-        typer.echo(clean(result_text(ended)))
+        print_json(ended.document)
+    elif ended.status is JobStatus.DONE:
+        typer.echo(clean(result_text(ended.document)))
     else:
-        notes().print(styled(str(ended["status"])), said(ended))
-    return 0 if ended["status"] == "done" else 1
+        notes().print(styled(ended.status), said(ended.document))
+    return 0 if ended.status is JobStatus.DONE else 1
 
 
 def job_fields(
@@ -159,7 +169,7 @@ def job_fields(
     return {name: value for name, value in fields.items() if value is not None}
 
 
-def default_callback_url(given: str | None, target: Target, folder: Path) -> str:
+def default_callback_url(given: str | None, target: options.Target, folder: Path) -> str:
     """The callback URL: the given one, or the inbox of the `dev` that is talked to. Raises ConfigurationError."""
     if given is not None:
         return given

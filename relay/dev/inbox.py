@@ -8,13 +8,15 @@ import json
 import re
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from aiohttp import web
-from standardwebhooks import Webhook, WebhookVerificationError
+from standardwebhooks import Webhook
 
+from relay.client import Unverified
+from relay.client.callbacks import check_signature
 from relay.core.signing import check_secret
 
 #: The largest callback that is taken; results of 16 MiB fit.
@@ -60,6 +62,10 @@ class Received:
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
+#: Answers in the inbox' place: takes the headers and the body as they came.
+Forward = Callable[[Mapping[str, str], bytes], Awaitable[web.Response]]
+
+
 class Inbox:
     """Receives callbacks on any path.
 
@@ -67,16 +73,25 @@ class Inbox:
     `/fail/503/2` the first two times for each event, so that retries can be seen; `/slow/1.5` takes its time.
 
     Keeps the last `keep` callbacks, less where they are larger than 128 MiB together. `on_callback` is called in the
-    loop, for each callback, before it is answered. Raises ValueError for a secret that is none.
+    loop, for each callback, before it is answered, and `on_answer` afterwards, with the status and the milliseconds
+    that it took. `forward` answers in place of the rules above. Raises ValueError for a secret that is none.
     """
 
     def __init__(
-        self, secrets: Sequence[str], on_callback: Callable[[Received], None] | None = None, *, keep: int = 1_000
+        self,
+        secrets: Sequence[str],
+        on_callback: Callable[[Received], None] | None = None,
+        *,
+        on_answer: Callable[[Received, int, float], None] | None = None,
+        forward: Forward | None = None,
+        keep: int = 1_000,
     ) -> None:
         for secret in secrets:
             check_secret(secret)
         self._webhooks = [Webhook(secret) for secret in secrets]
         self._on_callback = on_callback
+        self._on_answer = on_answer
+        self._forward = forward
         #: The last callbacks, oldest first.
         self.received: deque[Received] = deque()
         self._kept_bytes = 0
@@ -101,10 +116,20 @@ class Inbox:
         return self._times.get(webhook_id, 0)
 
     async def _receive(self, request: web.Request) -> web.Response:
+        began_s = time.monotonic()
         received = self._read(await request.read(), request)
         self._keep_one(received)
         if self._on_callback is not None:
             self._on_callback(received)
+        if self._forward is None:
+            answer = await self._answer(request, received)
+        else:
+            answer = await self._forward(request.headers, received.raw)
+        if self._on_answer is not None:
+            self._on_answer(received, answer.status, (time.monotonic() - began_s) * 1000)
+        return answer
+
+    async def _answer(self, request: web.Request, received: Received) -> web.Response:
         times = self.times(received.webhook_id)
         slow = _SLOW_PATH.fullmatch(request.path)
         if slow is not None:
@@ -136,16 +161,11 @@ class Inbox:
         )
 
     def _verify(self, raw: bytes, request: web.Request) -> tuple[bool, str]:
-        reason = "no secret to verify with"
-        for webhook in self._webhooks:
-            try:
-                webhook.verify(raw, dict(request.headers), json_parse=False)
-            except (WebhookVerificationError, ValueError) as error:
-                # A ValueError is the library's way to stumble over headers that are no signature at all.
-                reason = str(error) if isinstance(error, WebhookVerificationError) else "Invalid Signature Headers"
-            else:
-                return True, ""
-        return False, reason
+        try:
+            check_signature(raw, request.headers, self._webhooks)
+        except Unverified as error:
+            return False, str(error)
+        return True, ""
 
     def _keep_one(self, received: Received) -> None:
         self.received.append(received)

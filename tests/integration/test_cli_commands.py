@@ -162,6 +162,7 @@ def test_the_same_idempotency_key_gives_the_same_job(cli: Cli) -> None:
         (("submit", "a\udcffb", "-s", "grok"), "UTF-8"),
         (("jobs", "--status", "done", "job_0"), "not both"),
         (("redeliver",), "--all"),
+        (("redeliver", "--exhausted", "--delivery", "gone"), "--exhausted"),
         (("redeliver", "--all", "job_0"), "--all"),
         (("redeliver", "job_0", "--since", "2026-01-01T00:00:00Z"), "--since goes with --all"),
         (("redeliver", "--all", "--since", "yesterday"), "/since"),

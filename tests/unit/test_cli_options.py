@@ -1,14 +1,14 @@
-"""Refusals as lines, relays as targets: what the command line makes of answers and of its environment."""
+"""Relays as targets, rows as batches: what the command line makes of its environment and of its input."""
 
 from pathlib import Path
 
 import pytest
 
 from relay.cli.batch import Lines, batch_document
-from relay.cli.client import Target, is_loopback
-from relay.cli.failures import Refused, problem_of
 from relay.cli.inputs import InputError, Row
-from relay.cli.options import DEFAULT_URL, find_secrets, find_target
+from relay.cli.options import Target, find_secrets, find_target
+from relay.client import DEFAULT_URL
+from relay.client.errors import refusal
 from relay.core.errors import ConfigurationError
 from relay.core.signing import new_secret
 from relay.dev.folder import DataFolder, Running
@@ -23,47 +23,9 @@ def fixture_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / ".scrapellm-relay"
 
 
-def test_a_problem_is_one_line_with_every_place() -> None:
-    """A summary that repeats the first place is left out; other summaries stay."""
-    body = {"detail": "/country must be known (and 1 more)", "code": "invalid_request"}
-    errors = [{"pointer": "/country", "detail": "must be known"}, {"parameter": "limit", "detail": "is too high"}]
-    assert str(problem_of(422, body | {"errors": errors})) == "/country: must be known; limit: is too high"
-    refused = {
-        "detail": "The callback URL is refused.",
-        "errors": [{"pointer": "/callback_url", "detail": "is private"}],
-    }
-    assert str(problem_of(422, refused)) == "The callback URL is refused. (/callback_url: is private)"
-    assert str(problem_of(422, {"detail": "x", "errors": [{"pointer": "", "detail": "y"}]})) == "x (the body: y)"
-
-
-def test_many_places_are_counted() -> None:
-    """One line stays readable."""
-    errors = [{"pointer": f"/jobs/{n}", "detail": "bad"} for n in range(100)]
-    assert str(problem_of(422, {"detail": "bad", "errors": errors})).endswith("; and 95 more")
-
-
-@pytest.mark.parametrize("document", [{}, {"errors": 7}, {"errors": [7]}, {"errors": [{}]}, {"title": "Oh"}])
-def test_a_problem_that_lacks_something_is_still_a_refusal(document: dict[str, object]) -> None:
-    """Something between us and the relay may speak its own dialect."""
-    assert str(problem_of(418, document))
-
-
-def test_a_refusal_for_now_says_when_again() -> None:
-    """Retry-After is part of the line."""
-    assert str(problem_of(429, {"detail": "Too many."}, "7")) == "Too many; try again in 7 s"
-
-
-@pytest.mark.parametrize(
-    ("status", "usage"), [(401, True), (404, False), (409, False), (413, True), (422, True), (429, False)]
-)
-def test_wrong_requests_are_told_from_wrong_moments(status: int, usage: bool) -> None:
-    """The exit code depends on it."""
-    assert Refused(status, "", "").is_usage is usage
-
-
 def test_places_of_a_batch_are_lines_of_the_file() -> None:
     """`/jobs/1/timeout` is where the second job came from; what is no job keeps its name."""
-    problem = problem_of(
+    problem = refusal(
         422,
         {
             "detail": "no",
@@ -72,7 +34,7 @@ def test_places_of_a_batch_are_lines_of_the_file() -> None:
             ],
         },
     )
-    assert problem.line(Lines("p.csv", [2, 5]).names(problem)) == (
+    assert str(Lines("p.csv", [2, 5]).named(problem)) == (
         "no (p.csv, line 5, timeout: bad; p.csv, line 2: bad; /jobs/9: bad; /country: bad)"
     )
 
@@ -105,16 +67,6 @@ def test_a_row_without_any_scraper_is_refused() -> None:
         batch_document([Row(2, {"prompt": "a", "scraper": "own"}), Row(3, {"prompt": "b"})], [], {}, "p.csv")
 
 
-@pytest.mark.parametrize(
-    ("url", "loopback"),
-    [("http://127.0.0.1:1", True), ("http://[::1]:1", True), ("http://localhost", True), ("https://r.example", False)],
-)
-def test_loopback_is_known(url: str, loopback: bool) -> None:
-    """The key of `dev` goes no further than this machine."""
-    assert is_loopback(url) is loopback
-    assert Target(url, "k").is_loopback is loopback
-
-
 def test_options_go_before_the_environment_and_that_before_dotenv(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -137,7 +89,7 @@ def test_the_key_of_a_stopped_dev_is_still_its_own(folder: Path) -> None:
     """It is kept for the next start, so it is found at the default address."""
     credentials = DataFolder(folder).credentials()
     assert find_target(None, None) == Target(DEFAULT_URL, credentials.api_key)
-    assert find_secrets([]) == [credentials.signing_secret]
+    assert find_secrets([]).secrets == (credentials.signing_secret,)
 
 
 def test_another_machine_is_not_told_the_key_of_dev(folder: Path) -> None:
