@@ -75,10 +75,15 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, giving
     console = output()
     if not console.is_terminal:
         for row in (columns, *rows):
-            sys.stdout.write("\t".join(" ".join(clean(cell).split()) for cell in row) + "\n")
-        sys.stdout.flush()
+            print_row(row)
         return
     console.print(table(columns, rows, giving_way=giving_way), soft_wrap=False)
+
+
+def print_row(cells: Sequence[str]) -> None:
+    """Print a line with tabs between the cells, for a program."""
+    sys.stdout.write("\t".join(" ".join(clean(cell).split()) for cell in cells) + "\n")
+    sys.stdout.flush()
 
 
 def table(

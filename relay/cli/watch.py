@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from rich.live import Live
 
 from relay.cli.options import Target
-from relay.cli.render import JOB_COLUMNS, clean, fields_text, job_fields, job_row, notes, output, print_json, table
+from relay.cli.render import JOB_COLUMNS, fields_text, job_fields, job_row, notes, output, print_json, print_row, table
 from relay.client import Change, ChangeKind, Job, RelayClient
 from relay.core.model import DeliveryStatus, JobStatus
 
@@ -140,7 +140,7 @@ class _NoScreen:
 
 
 def _print_line(at: datetime, job_id: str, status: str, delivery: str) -> None:
-    output().print("\t".join(map(clean, (_iso(at), job_id, status, delivery))), markup=False)
+    print_row((_iso(at), job_id, status, delivery))
 
 
 def _iso(at: datetime) -> str:

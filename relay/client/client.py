@@ -186,7 +186,10 @@ class RelayClient:
         }
         selection = {name: value for name, value in given.items() if value is not None}
         answer = await self._call(Call("POST", "v1/jobs/redeliver", body=selection))
-        return int(answer.get("count", 0))
+        count = answer.get("count")
+        if not isinstance(count, int):
+            raise Unexpected("the answer is not the relay's: it has no count")
+        return count
 
     async def batch(self, batch_id: str) -> Batch:
         """One batch."""

@@ -140,7 +140,7 @@ async def run_relay(
         for client in (make_client("acme", ACME_KEY, ACME_OTHER_KEY), make_client("umbrella", UMBRELLA_KEY))
     }
     app = build_app(settings, known, limits=limits)
-    async with listening(app, "127.0.0.1", 0) as port, aiohttp.ClientSession() as http:
+    async with listening(app, "127.0.0.1", changes.get("port", 0)) as port, aiohttp.ClientSession() as http:
         yield RelayClient(http, settings, known, port)
 
 

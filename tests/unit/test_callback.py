@@ -57,6 +57,21 @@ def job(
     )
 
 
+def batch() -> Batch:
+    """A batch whose jobs all have an outcome."""
+    return Batch(
+        id=BatchId(f"batch_{ULID}"),
+        client=ClientName("acme"),
+        count=2,
+        statuses={JobStatus.DONE: 2},
+        deliveries={DeliveryStatus.PENDING: 2},
+        created_ms=1_767_225_600_000,
+        completed_ms=1_767_225_601_000,
+        callback=Callback("https://a.example/h", "a.example:443", list(EventType)),
+        delivery=None,
+    )
+
+
 @pytest.mark.parametrize(
     ("status", "event"),
     [
@@ -110,18 +125,7 @@ def test_the_body_does_not_depend_on_the_delivery() -> None:
 
 def test_a_batch_message() -> None:
     """A batch announces its counters."""
-    batch = Batch(
-        id=BatchId(f"batch_{ULID}"),
-        client=ClientName("acme"),
-        count=2,
-        statuses={JobStatus.DONE: 2},
-        deliveries={DeliveryStatus.PENDING: 2},
-        created_ms=1_767_225_600_000,
-        completed_ms=1_767_225_601_000,
-        callback=Callback("https://a.example/h", "a.example:443", list(EventType)),
-        delivery=None,
-    )
-    body = json.loads(message_of(batch).body)
+    body = json.loads(message_of(batch()).body)
     assert body["type"] == "batch.completed"
     assert body["data"]["status"]["done"] == 2
     assert len(body["data"]["status"]) == 6
