@@ -46,7 +46,7 @@ class EndedDelivery(StrEnum):
 
 
 def cancel(
-    ids: Annotated[list[str], typer.Argument(metavar="ID...", help="Jobs.")],
+    ids: Annotated[list[str], typer.Argument(metavar="ID", help="Jobs.")],
     *,
     url: options.UrlOption = None,
     api_key: options.KeyOption = None,
@@ -63,7 +63,7 @@ def cancel(
 
 
 def redeliver(
-    ids: Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Jobs, or batches.")] = None,
+    ids: Annotated[list[str] | None, typer.Argument(metavar="ID", help="Jobs, or batches.")] = None,
     *,
     every: Annotated[bool, typer.Option("--all", help="All jobs that the other options choose.")] = False,
     exhausted: Annotated[

@@ -54,23 +54,24 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 
-_COMMANDS: Sequence[tuple[Callable[..., None], str]] = (
-    (dev.dev, dev.MORE),
-    (demo.demo, demo.MORE),
-    (submit.submit, submit.MORE),
-    (batch.batch, batch.MORE),
-    (jobs.jobs, jobs.MORE),
-    (actions.cancel, actions.MORE_CANCEL),
-    (actions.redeliver, actions.MORE_REDELIVER),
-    (destinations.destinations, destinations.MORE),
-    (listen.listen, listen.MORE),
-    (services.serve, services.MORE_SERVE),
-    (services.worker, services.MORE_WORKER),
-    (services.emulator, services.MORE_EMULATOR),
-    (services.keygen, services.MORE_KEYGEN),
+#: Each command with its place in the list of them, and what follows its options.
+_COMMANDS: Sequence[tuple[Callable[..., None], str, str]] = (
+    (dev.dev, "Run everything on this machine, to build against.", dev.MORE),
+    (demo.demo, "See it work, in a few seconds.", demo.MORE),
+    (submit.submit, "Submit one prompt.", submit.MORE),
+    (batch.batch, "Submit a file of prompts, and follow it.", batch.MORE),
+    (jobs.jobs, "See what became of jobs, or watch them change.", jobs.MORE),
+    (actions.cancel, "Cancel jobs.", actions.MORE_CANCEL),
+    (actions.redeliver, "Send callbacks once more.", actions.MORE_REDELIVER),
+    (destinations.destinations, "See how receivers fare.", destinations.MORE),
+    (listen.listen, "Receive callbacks here, or pass them on.", listen.MORE),
+    (services.serve, "Run the relay.", services.MORE_SERVE),
+    (services.worker, "Run a worker.", services.MORE_WORKER),
+    (services.emulator, "Run an emulated ScrapeLLM.", services.MORE_EMULATOR),
+    (services.keygen, "Make an API key and a signing secret.", services.MORE_KEYGEN),
 )
-for _command, _more in _COMMANDS:
-    app.command(epilog=_more)(_command)
+for _command, _short, _more in _COMMANDS:
+    app.command(short_help=_short, epilog=_more)(_command)
 
 
 def _print_version(asked: bool) -> None:  # noqa: FBT001 - typer calls it with the option's value

@@ -42,7 +42,7 @@ Exit codes: 0 shown, and with ID --watch done; 1 no such thing, with ID --watch 
 
 def jobs(
     job_id: Annotated[
-        str | None, typer.Argument(metavar="[ID]", help="One job with its attempts, or one batch; none: a list.")
+        str | None, typer.Argument(metavar="ID", help="One job with its attempts, or one batch; none: a list.")
     ] = None,
     *,
     watching: Annotated[

@@ -1,84 +1,17 @@
 """The commands that talk to a relay, against a running one."""
 
-import io
-import json
 import re
-import sys
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any
 
 import pytest
 
-from relay.cli import main
 from tests.dev_process import Running
+from tests.integration.cli_harness import BATCH_ID, JOB_ID, Cli, fixture_cli, fixture_dev, when
 from tests.processes import free_port
 
-JOB_ID = re.compile(r"job_[0-7][0-9a-hjkmnp-tv-z]{25}")
-BATCH_ID = re.compile(r"batch_[0-7][0-9a-hjkmnp-tv-z]{25}")
-
-
-@dataclass(frozen=True)
-class Done:
-    """What a command came to."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def document(self) -> Any:
-        """Its output as JSON."""
-        return json.loads(self.out)
-
-
-Cli = Callable[..., Done]
+__all__ = ["fixture_cli", "fixture_dev"]
 
 #: Where nobody listens.
 NOBODY = f"http://127.0.0.1:{free_port()}/x"
-
-
-def when(cli: Cli, job_id: str, delivery: str, *, attempts: int) -> Any:
-    """The job, as soon as its delivery stands so; fails after a while."""
-    give_up = time.monotonic() + 20
-    while True:
-        document = cli("jobs", job_id, "--json").document
-        if document["delivery"]["status"] == delivery and document["delivery"]["attempts"] == attempts:
-            return document
-        assert time.monotonic() < give_up, document["delivery"]
-
-
-@pytest.fixture(scope="module", name="dev")
-def fixture_dev(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """A `dev` that serves all tests of this module."""
-    environment = {"EMULATOR_FAILURE_RATE": "0", "RELAY_POLL_INTERVAL_S": "1", "RELAY_CALLBACK_SCHEDULE": "0"}
-    arguments = ["dev", "--port=0", "--inbox-port=0", "--emulator-port=0", "--latency-scale=0.01"]
-    dev = Running(arguments, tmp_path_factory.mktemp("dev"), environment).start()
-    try:
-        dev.wait_for("Ctrl-C stops")
-        yield dev
-        assert dev.stop() == 0
-    finally:
-        dev.bury()
-
-
-@pytest.fixture(name="cli")
-def fixture_cli(dev: Running, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
-    """Run a command in the folder of `dev`."""
-    monkeypatch.chdir(dev.folder)
-    for name in ("RELAY_URL", "RELAY_API_KEY", "RELAY_SIGNING_SECRET"):
-        monkeypatch.delenv(name, raising=False)
-
-    def run(*arguments: str, stdin: bytes = b"") -> Done:
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
-        with pytest.raises(SystemExit) as ended:
-            main(arguments)
-        printed = capsys.readouterr()
-        assert "Traceback" not in printed.err
-        return Done(int(ended.value.code or 0), printed.out, printed.err)
-
-    return run
 
 
 def test_submit_prints_the_id_only(cli: Cli) -> None:
@@ -253,6 +186,28 @@ def test_redeliver_goes_on_after_a_refusal(cli: Cli) -> None:
     done = cli("redeliver", "job_01jzzzzzzzzzzzzzzzzzzzzzzz", job_id)
     assert (done.code, done.out) == (1, f"{job_id}\n")
     assert "job_01jzzzzzzzzzzzzzzzzzzzzzzz: " in done.err
+
+
+def test_cancel(cli: Cli) -> None:
+    """Jobs that have no outcome are cancelled; one that has, and one that is not there, are told."""
+    running = cli("submit", "[never]", "-s", "grok").out.strip()
+    ended = cli("submit", "short", "-s", "grok", "--wait", "--json").document["id"]
+    done = cli("cancel", ended, running, "job_01jzzzzzzzzzzzzzzzzzzzzzzz")
+    assert (done.code, done.out) == (1, f"{running}\n")
+    assert f"{ended}: The job has ended" in done.err
+    assert "job_01jzzzzzzzzzzzzzzzzzzzzzzz: " in done.err
+    again = cli("cancel", running, "--json")
+    assert (again.code, again.document["data"][0]["status"]) == (0, "cancelled")
+
+
+def test_redeliver_exhausted(cli: Cli) -> None:
+    """What did not get through lately is sent again, by one short command."""
+    job_id = cli("submit", "lost", "-s", "gemini", "--callback-url", NOBODY.replace("/x", "/lost")).out.strip()
+    when(cli, job_id, "exhausted", attempts=1)
+    assert cli("redeliver", "--exhausted", "--until", "1h").out == "0 to be delivered again\n"
+    done = cli("redeliver", "--exhausted", "--since", "1h", "--json")
+    assert done.document["count"] >= 1
+    when(cli, job_id, "exhausted", attempts=2)
 
 
 def test_redeliver_all_counts(cli: Cli) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import socket
 import stat
@@ -23,7 +24,7 @@ from relay.dev.folder import DataFolder, credentials_in, running_in
 from relay.dev.folder import Running as Announcement
 from relay.dev.process import Child, Program, ProgramFailed
 from relay.dev.store import EmbeddedStore
-from tests.dev_process import COMMAND, Running, run, wait_until_gone
+from tests.dev_process import COMMAND, Running, clean_environment, run, wait_until_gone
 from tests.processes import until
 
 BODY = b'{"type": "job.completed", "timestamp": "2026-01-01T00:00:00Z", "data": {"id": "job_1", "scraper": "grok"}}'
@@ -150,34 +151,70 @@ def test_keygen_makes_settings(tmp_path: Path) -> None:
     assert first["signing_secret"] != second["signing_secret"]
 
 
+COMMANDS = ("dev", "demo", "submit", "batch", "jobs", "cancel", "redeliver", "destinations", "listen")
+SERVICES = ("serve", "worker", "emulator", "keygen")
+
+
 def test_help_and_version(tmp_path: Path) -> None:
-    """The help has every command and examples; both end with 0."""
-    shown = run("--help", folder=tmp_path)
+    """The help has every command, wholly described in its line, examples and exit codes; both end with 0."""
+    shown = run("--help", folder=tmp_path, environment={"COLUMNS": "80"})
     assert shown.returncode == 0
-    for word in (
-        "dev",
-        "demo",
-        "serve",
-        "worker",
-        "emulator",
-        "submit",
-        "batch",
-        "listen",
-        "jobs",
-        "redeliver",
-        "keygen",
-    ):
-        assert f"\n  {word} " in shown.stdout
+    lines = {line.split()[0]: line for line in shown.stdout.splitlines() if line.startswith("  ") and line.split()}
+    for command in (*COMMANDS, *SERVICES):
+        assert lines[command].endswith(".")
+        assert "..." not in lines[command]
     assert "Examples:" in shown.stdout
+    assert "Exit codes:" in shown.stdout
     assert run("--version", folder=tmp_path).stdout.startswith("scrapellm-relay ")
 
 
-@pytest.mark.parametrize("command", ["submit", "batch", "jobs", "redeliver", "listen", "dev", "demo", "emulator"])
+@pytest.mark.parametrize("command", [*COMMANDS, *SERVICES])
 def test_the_help_of_a_command_needs_nothing(tmp_path: Path, command: str) -> None:
-    """It is shown without a relay, a key or a store, and holds no value of the environment."""
+    """It has an example, is shown without a relay, a key or a store, and holds no value of the environment."""
     shown = run(command, "--help", folder=tmp_path, environment={"RELAY_API_KEY": "the-key"})
     assert shown.returncode == 0
+    assert f"scrapellm-relay {command}" in shown.stdout.partition("Examples:")[2]
     assert "the-key" not in shown.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "completed"),
+    [
+        (["re"], {"redeliver"}),
+        (["submit", "-s", "go"], {"google_ai_mode"}),
+        (["batch", "x", "--scraper", "per"], {"perplexity"}),
+        (["jobs", "--status", "ti"], {"timed_out"}),
+        (["redeliver", "--exh"], {"--exhausted"}),
+    ],
+)
+def test_words_are_completed(tmp_path: Path, words: list[str], completed: set[str]) -> None:
+    """Commands, options, states and scrapers, as the shell asks for them."""
+    environment = {
+        "_SCRAPELLM_RELAY_COMPLETE": "complete_bash",
+        "COMP_WORDS": f"scrapellm-relay {' '.join(words)}",
+        "COMP_CWORD": str(len(words)),
+    }
+    assert set(run(folder=tmp_path, environment=environment).stdout.split()) == completed
+
+
+def test_completion_can_be_had(tmp_path: Path) -> None:
+    """It is shown for the shell that asks, and installed in its own folder."""
+
+    def of_bash(option: str) -> str:
+        # A second command keeps the shell from becoming the first one.
+        script = f"{shlex.join(COMMAND)} {option}; exit $?"
+        return subprocess.run(  # noqa: S603 - our own command
+            ["/bin/bash", "-c", script],
+            env=clean_environment({"HOME": str(tmp_path)}),
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=30,
+        ).stdout
+
+    assert "complete -o default -F _scrapellm_relay_completion scrapellm-relay" in of_bash("--show-completion")
+    assert "bash completion installed" in of_bash("--install-completion")
+    assert (tmp_path / ".bash_completions" / "scrapellm-relay.sh").exists()
 
 
 def test_a_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
