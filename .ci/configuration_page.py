@@ -22,8 +22,8 @@ read when a process starts.
   standard](https://fetch.spec.whatwg.org/#port-blocking), which browsers block, and those of Redis (6379, 6380).
 - Callbacks go to public addresses, unless `RELAY_CALLBACK_ALLOWED_NETWORKS` names others. `scrapellm-relay dev` and
   `demo` allow this machine's own (127.0.0.0/8, ::1).
-- The commands for clients (`submit`, `batch`, `jobs`, `redeliver`, `destinations`) read `RELAY_API_KEY`, and for the
-  address of the relay `RELAY_URL`: `http://127.0.0.1:8080` where it is not set.
+- The commands for clients (`submit`, `batch`, `jobs`, `cancel`, `redeliver`, `destinations`) and the Python client read
+  `RELAY_API_KEY`, and for the address of the relay `RELAY_URL`: `http://127.0.0.1:8080` where it is not set.
 
 | variable | default | |
 |---|---|---|

@@ -20,6 +20,7 @@ MORE_CANCEL = """\b
 Examples:
   scrapellm-relay cancel job_01…
   scrapellm-relay jobs --status queued --json | jq -r '.data[].id' | xargs scrapellm-relay cancel
+
 \b
 Exit codes: 0 all are cancelled, 1 one is not there or has an outcome already, 2 wrong usage, 3 no relay answers.
 """
@@ -28,6 +29,7 @@ Examples:
   scrapellm-relay redeliver job_01…
   scrapellm-relay redeliver --exhausted --since 2h
   scrapellm-relay redeliver --all --delivery delivered --since 2026-01-01T00:00:00Z --callback-host hooks.example.com
+
 \b
 Exit codes: 0 all are due, 1 one cannot be sent again now, 2 wrong usage, 3 no relay answers.
 """

@@ -33,6 +33,7 @@ Examples:
   scrapellm-relay jobs --status failed      then: scrapellm-relay jobs JOB_ID
   scrapellm-relay jobs --watch              as they change
   scrapellm-relay redeliver --exhausted     what did not get through, once more
+
 \b
 Exit codes:
   0  done

@@ -24,6 +24,7 @@ Examples:
   scrapellm-relay batch prompts.txt -s chatgpt -s grok --callback-url https://example.com/hook
   scrapellm-relay batch jobs.csv --callback-url https://example.com/hook --no-wait
   generate | scrapellm-relay batch - --format jsonl -s chatgpt --callback-url https://example.com/hook --json
+
 \b
 Files:
   txt    one prompt a line
@@ -31,6 +32,7 @@ Files:
          deadline, bypass_cache, coalesce, callback_url, callback_events,
          callback_payload, callback_format, metadata.NAME, params.NAME; an empty cell leaves the field to the options
   jsonl  one job a line, as POST /v1/jobs takes it
+
 \b
 Exit codes: 0 all are done (with --no-wait: accepted), 1 some are not, 2 refused, 3 no relay answers.
 """

@@ -99,6 +99,7 @@ MORE = """\b
 Examples:
   scrapellm-relay demo
   scrapellm-relay demo --emulator --timeout 120
+
 \b
 Exit codes: 0 all callbacks arrived, signed, 1 some did not, 2 a setting is wrong, 130 stopped by Ctrl-C.
 """

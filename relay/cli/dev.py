@@ -33,6 +33,7 @@ Examples:
   scrapellm-relay dev
   scrapellm-relay dev --fast                        the emulated ScrapeLLM answers in seconds
   scrapellm-relay dev --port 9080 --inbox-port 9081 --emulator-port 9082
+
 \b
 Exit codes: 0 stopped by Ctrl-C, 1 a part does not stay up, 2 a setting is wrong, or a port is in use.
 """

@@ -34,6 +34,7 @@ Examples:
   scrapellm-relay jobs --watch                 every change, as it happens
   scrapellm-relay jobs job_01… --watch         one job, until its callback is delivered, or is not
   scrapellm-relay jobs --watch --json | jq -r 'select(.delivery == "exhausted") | .id'
+
 \b
 Exit codes: 0 shown, and with ID --watch done; 1 no such thing, with ID --watch not done; 2 wrong usage,
 3 no relay answers.

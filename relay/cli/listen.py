@@ -26,10 +26,12 @@ Examples:
   scrapellm-relay listen --port 9000
   scrapellm-relay listen --forward-to http://localhost:3000/webhooks
   scrapellm-relay listen --json | jq .body.data.id
+
 \b
 Each line: when it came, whether it is genuine, the event, the id, and what was answered:
   12:00:01 ✓ verified  job.completed   job_01…  → 204 in 3 ms
 Paths make it fail on purpose: /fail/503 always, /fail/503/2 the first two times, /slow/20 after 20 s.
+
 \b
 Exit codes: 0 stopped by Ctrl-C, 2 a secret is missing, or the port is in use.
 """

@@ -22,12 +22,14 @@ from relay.dev.system import port_told
 MORE_SERVE = """\b
 Examples:
   RELAY_REDIS_URL=redis://localhost RELAY_UPSTREAM_API_KEY=… scrapellm-relay serve
+
 \b
 Exit codes: 0 told to stop, 2 a setting is missing or wrong.
 """
 MORE_WORKER = """\b
 Examples:
   RELAY_REDIS_URL=redis://localhost RELAY_UPSTREAM_API_KEY=… scrapellm-relay worker
+
 \b
 Exit codes: 0 told to stop, 2 a setting is missing or wrong.
 """

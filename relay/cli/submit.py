@@ -22,6 +22,7 @@ Examples:
   scrapellm-relay submit "Best GPUs of the year?" -s grok --param mode=MODEL_MODE_EXPERT \\
       --callback-url https://example.com/hook --wait
   ID=$(scrapellm-relay submit - -s chatgpt --callback-url https://example.com/hook < prompt.txt)
+
 \b
 Exit codes: 0 accepted (with --wait: done), 1 failed or timed out, 2 refused, 3 no relay answers.
 """
