@@ -3,7 +3,6 @@
 import base64
 import itertools
 import os
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,21 +12,16 @@ import pytest
 import yaml
 from kubernetes_validate.utils import latest_version, validate
 
-from relay.api.context import Limits
 from relay.core.settings import Settings
 from tests.unit.dockerfile import Dockerfile
+from tests.unit.stopping import BATCHES_S, CLOSING_S, REQUESTS_S
+from tests.unit.tools import tool
 
 ROOT = Path(__file__).parents[2]
 BASE = "base"
 DEV = "overlays/dev"
 #: The first with `preStop.sleep` on by default, and the newest that the validator knows.
 VERSIONS = ("1.30", latest_version())
-#: Between the last step's end and the process' end: saving, closing connections.
-CLOSING_S = 5
-#: How long a stopping worker waits for batches that had just begun, before its grace.
-BATCHES_S = 3
-#: How long a stopping relay gives running requests, and then those whose client has gone.
-REQUESTS_S = 2 * Limits().shutdown_s
 
 Document = dict[str, Any]
 _rendered: dict[str, list[Document]] = {}
@@ -36,11 +30,7 @@ _rendered: dict[str, list[Document]] = {}
 def render(name: str) -> list[Document]:
     """The documents of `k8s/{name}`, as `kubectl kustomize` prints them."""
     if name not in _rendered:
-        kubectl = shutil.which("kubectl")
-        if kubectl is None:
-            if os.environ.get("CI") == "true":
-                pytest.fail("kubectl is missing, and CI must render the manifests")
-            pytest.skip("kubectl is missing: the manifests are not rendered")
+        kubectl = tool("kubectl")
         folder = ROOT / "k8s" / name
         done = subprocess.run(  # noqa: S603 - a command and a folder of our own
             [kubectl, "kustomize", folder], capture_output=True, text=True, timeout=60, check=False
