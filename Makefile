@@ -23,7 +23,7 @@ TEST_REDIS_URL ?= redis://127.0.0.1:6379/15
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo dev test test-redis soak check bench fmt lock clean
+.PHONY: help demo dev test test-redis soak image check bench fmt lock clean
 
 help: ## Say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ test-redis: $(STAMP) ## Run the store's tests against the Redis at TEST_REDIS_UR
 
 soak: $(STAMP) ## Kill processes at random for ten minutes, and see that the account adds up
 	@$(BIN)/python -m tests.faults.soak --minutes 10 $(ARGS)
+
+image: $(STAMP) ## Build the container image with Docker or podman, and prove it
+	@$(BIN)/python -m tests.image $(ARGS)
 
 check: $(STAMP) ## Check formatting, lint, types, imports, lock files and known vulnerabilities
 	$(BIN)/ruff format --check .

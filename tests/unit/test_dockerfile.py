@@ -6,6 +6,7 @@ import subprocess
 
 import pytest
 
+from tests.image.stand_in import release
 from tests.unit.dockerfile import ROOT, Dockerfile, let_in
 from tests.unit.tools import tool
 
@@ -45,6 +46,7 @@ def test_the_base_is_named_to_the_byte() -> None:
     """Both stages are built on one image, which a digest pins."""
     image = Dockerfile.read()
     assert re.fullmatch(r"python:3\.\d+\.\d+-slim-[a-z]+@sha256:[0-9a-f]{64}", image.base)
+    assert release(image.base), "`make image` has no stand-in for it"
     assert image.all("FROM") == ["${BASE} AS build", "${BASE}"]
 
 
