@@ -5,6 +5,9 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 LOCKS := requirements/build.txt requirements/dev.txt requirements/runtime.txt
 BENCH_STAMP := $(VENV)/.bench-installed
+# checkov pins what the services need at versions of its own, so it has an environment of its own.
+K8S_VENV := .venv-k8s
+K8S_STAMP := $(K8S_VENV)/.installed
 
 # The first Python on the PATH that is new enough; `make PYTHON=/path/to/python3` names another.
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
@@ -23,7 +26,7 @@ TEST_REDIS_URL ?= redis://127.0.0.1:6379/15
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo dev test test-redis soak image check bench fmt lock clean
+.PHONY: help demo dev test test-redis soak image check k8s k8s-rules bench fmt lock clean
 
 help: ## Say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +61,13 @@ check: $(STAMP) ## Check formatting, lint, types, imports, lock files and known 
 	$(BIN)/pytest --quiet tests/unit/test_lock_files.py
 	$(BIN)/python .ci/audit.py
 
+k8s: $(STAMP) $(K8S_STAMP) ## Render the manifests, check them against Kubernetes' schemas, and look for what is risky
+	@$(BIN)/pytest --quiet -r sf tests/unit/test_k8s*.py
+	@PYTHONPATH=. $(BIN)/python .ci/manifests.py $(K8S_VENV)/bin/checkov
+
+k8s-rules: $(STAMP) ## Make the PrometheusRule anew from deploy/prometheus/rules.yaml
+	@$(BIN)/python .ci/prometheus_rule.py > k8s/components/prometheus-operator/rules.yaml
+
 bench: $(BENCH_STAMP) ## Measure, in about ten minutes; `ARGS='cost --json FILE'` for one, and as JSON too
 	@$(BIN)/python -m bench $(ARGS)
 
@@ -66,7 +76,7 @@ fmt: $(STAMP) ## Format, and mend what a linter can mend
 	$(BIN)/ruff format .
 
 # dev.txt holds everything that runs, tests and builds; build.txt and runtime.txt are parts of it, at the same versions,
-# and bench.txt is what `make bench` has beyond it. Pins stay unless asked:
+# and bench.txt is what `make bench` has beyond it; k8s.txt goes its own ways. Pins stay unless asked:
 # `make lock ARGS=--upgrade`, or `ARGS='--upgrade-package aiohttp'`.
 UV_COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --no-header --annotation-style line
@@ -75,6 +85,7 @@ lock: $(STAMP) ## Write the lock files anew from pyproject.toml
 	$(UV_COMPILE) --constraints requirements/dev.txt pyproject.toml --output-file requirements/runtime.txt
 	$(UV_COMPILE) --constraints requirements/dev.txt --group build --output-file requirements/build.txt
 	$(UV_COMPILE) --constraints requirements/dev.txt --group bench --output-file requirements/bench.txt
+	$(UV_COMPILE) $(ARGS) --group k8s --output-file requirements/k8s.txt
 	@sed -i.old -E 's/-c [^ ,]+, //; s/, -c [^ ,]+//' requirements/runtime.txt requirements/build.txt requirements/bench.txt
 	@rm -f requirements/*.old
 
@@ -86,6 +97,12 @@ clean: ## Remove caches, reports and build results; not .venv, nor what `dev` ke
 $(BENCH_STAMP): $(STAMP) requirements/bench.txt
 	@echo 'Installing what the benchmarks compare with'
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --requirement requirements/bench.txt
+	@touch $@
+
+$(K8S_STAMP): requirements/k8s.txt | $(STAMP)
+	@echo 'Installing what looks at the manifests'
+	@$(BIN)/python -m venv --clear $(K8S_VENV)
+	@$(K8S_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --requirement requirements/k8s.txt
 	@touch $@
 
 # Made once, and anew when a lock file or pyproject.toml changes.
