@@ -167,6 +167,11 @@ class System:
         )
         self.worker = self.another_worker(self.worker_port)
 
+    @property
+    def store_url(self) -> str:
+        """The store itself, whatever stands before it."""
+        return self.store.url
+
     def _service(
         self, name: str, arguments: list[str], ready_url: str, extra: Mapping[str, str] | None = None
     ) -> Service:

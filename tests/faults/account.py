@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
@@ -15,6 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from relay.core.model import ClientName
 from relay.core.settings import Settings
 from relay.core.store import WorkStore
+from relay.dev.inbox import Inbox
 from tests.processes import Service, System
 
 LEASE_S = 3
@@ -32,6 +33,19 @@ QUICK = {
 UPSTREAM = {"EMULATOR_FAILURE_RATE": "0", "EMULATOR_ANSWER_DELAY_S": "0.1"}
 
 
+class Run(Protocol):
+    """What the account of a run is read from."""
+
+    inbox: Inbox
+
+    @property
+    def store_url(self) -> str:
+        """The store."""
+
+    async def emulated(self) -> dict[str, Any]:
+        """The emulator's account."""
+
+
 @dataclass(frozen=True, slots=True)
 class Submits:
     """What the upstream was asked for, and what of that the store cannot account for."""
@@ -43,10 +57,10 @@ class Submits:
     orphans: int
 
 
-async def submits_of(system: System) -> Submits:
+async def submits_of(system: Run) -> Submits:
     """The submits of a run so far; every job must have a prompt of its own."""
     stats = await system.emulated()
-    store = await WorkStore.connect(Settings.load(_env_file=None, redis_url=system.store.url))
+    store = await WorkStore.connect(Settings.load(_env_file=None, redis_url=system.store_url))
     try:
         counters = await store.account(ClientName("default"))
     finally:
@@ -59,7 +73,7 @@ async def submits_of(system: System) -> Submits:
     )
 
 
-def check_callbacks(system: System, jobs: Collection[str]) -> None:
+def check_callbacks(system: Run, jobs: Collection[str]) -> None:
     """Each of `jobs` and nothing else was announced, verified, and in the same bytes under the same id each time."""
     bodies: dict[str, set[bytes]] = {}
     for received in system.inbox.received:

@@ -5,10 +5,11 @@ import contextlib
 import itertools
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import aiohttp
 
-from tests.processes import System, until
+from tests.processes import until
 
 #: Errors that a client of ours meets while the relay is being killed.
 _AWAY = (aiohttp.ClientError, TimeoutError, OSError)
@@ -16,11 +17,20 @@ _AGAIN_S = 0.1
 _CALL_S = 10
 
 
+class Asked(Protocol):
+    """Who is asked for jobs, and whose inbox their callbacks go to."""
+
+    inbox_url: str
+
+    async def call(self, method: str, path: str, body: object = None, **headers: str) -> tuple[int, Any]:
+        """One call of the API: the status, and the JSON of the answer."""
+
+
 @dataclass
 class Load:
     """Clients that ask for jobs under idempotency keys, each job until it is accepted."""
 
-    system: System
+    system: Asked
     #: The path at the inbox that the callbacks go to.
     path: str = "/hook"
     #: What every prompt begins with.
