@@ -47,8 +47,9 @@ test-redis: $(STAMP) ## Run the store's tests against the Redis at TEST_REDIS_UR
 		|| { echo 'make test-redis: no Redis answers at TEST_REDIS_URL ($(TEST_REDIS_URL))' >&2; exit 1; }
 	TEST_REDIS_URL='$(TEST_REDIS_URL)' $(BIN)/pytest -m store $(ARGS)
 
-soak: $(STAMP) ## Kill processes at random for ten minutes, and see that the account adds up
+soak: $(STAMP) ## Kill, scale, roll and drain at random for fifteen minutes, and see that the account adds up
 	@$(BIN)/python -m tests.faults.soak --minutes 10 $(ARGS)
+	@$(BIN)/python -m tests.cluster.soak --minutes 5 $(ARGS)
 
 image: $(STAMP) ## Build the container image with Docker or podman, and prove it
 	@$(BIN)/python -m tests.image $(ARGS)

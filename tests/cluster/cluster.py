@@ -6,6 +6,7 @@ has an address of its own in 127.0.0.0/8, so that each has all ports to itself, 
 
 import asyncio
 import contextlib
+import dataclasses
 import itertools
 import random
 import re
@@ -37,9 +38,11 @@ _STORE_S = 20.0
 class Cluster:
     """The dev overlay, and somebody who uses it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, relay_pre_stop_s: float | None = None) -> None:
+        """With data and logs in `folder`. `relay_pre_stop_s` is in place of what the manifest says."""
         self.plan = Plan.read(render(DEV))
         self._folder = folder
+        self._relay_pre_stop_s = relay_pre_stop_s
         # A network of this run's own: other runs on this machine have others.
         self._network = f"127.{random.randrange(16, 250)}.{random.randrange(250)}"
         self._hosts = (f"{self._network}.{number}" for number in itertools.count(10))
@@ -107,7 +110,15 @@ class Cluster:
         # A relay is not ready before a worker was seen.
         await self.worker.scale(workers)
         await self.relay.scale(relays)
-        await until(lambda: len(self.balancer.endpoints) == relays, 5, lambda: f"to {self.balancer.endpoints}")
+        await self.is_led_to()
+
+    async def is_led_to(self) -> None:
+        """Wait until connections are passed on to the relays that are ready, and to no other."""
+        await until(
+            lambda: {host for host, _ in self.balancer.endpoints} == {pod.address for pod in self.relay.ready()},
+            5,
+            lambda: f"to {self.balancer.endpoints}",
+        )
 
     async def start_store_and_upstream(self) -> None:
         """Start the one and the other, unless they are there. The store begins with what it had, and answers."""
@@ -160,6 +171,8 @@ class Cluster:
 
     def _pod(self, workload: str, node: str) -> Pod:
         plan = self.plan.workloads[workload].pod
+        if workload == RELAY and self._relay_pre_stop_s is not None:
+            plan = dataclasses.replace(plan, pre_stop_s=self._relay_pre_stop_s)
         address = self._addresses.get(workload) or next(self._hosts)
         name = f"{workload}-{next(self._names)}"
         pod = Pod(

@@ -1,6 +1,7 @@
 """The manifests at work: probes, scaling, rollouts and lost nodes, with nothing lost and nobody told that it failed."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -13,6 +14,11 @@ from tests.faults.load import Load
 from tests.processes import until
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
+
+
+LONG = pytest.mark.skipif(
+    not os.environ.get("FAULTS_LONG"), reason="shows what the others see; FAULTS_LONG=1 asks for it"
+)
 
 
 @pytest.fixture(name="cluster")
@@ -96,3 +102,15 @@ async def test_outages(cluster: Cluster) -> None:
     await settle(cluster, load, LEASE_S + JOB_S)
     assert cluster.answers.keys() <= {202, 503}
     check_pods(cluster)
+
+
+@LONG
+async def test_without_the_sleep_calls_fail(tmp_path: Path) -> None:
+    """Where a relay ends as soon as it is told to, nodes that have not heard of it lead calls to nobody."""
+    async with Cluster(tmp_path, relay_pre_stop_s=0).running() as cluster:
+        await cluster.start(relays=2, workers=1)
+        load = Load(cluster, markers="[latency=0.5]")
+        async with load.coming(clients=4, pause_s=0.05):
+            await cluster.relay.rollout()
+        await settle(cluster, load)
+        assert len(cluster.unanswered) > 0
