@@ -4,7 +4,6 @@
 """
 
 import functools
-import os
 import re
 import shutil
 import subprocess
@@ -13,8 +12,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
+
+from tests.unit.tools import tool
 
 ROOT = Path(__file__).parents[1]
 BASE = "base"
@@ -53,11 +53,7 @@ def _with_operators(kustomization: str) -> str:
 
 def kustomize(folder: Path) -> str:
     """What `kubectl kustomize` prints for a folder."""
-    kubectl = shutil.which("kubectl")
-    if kubectl is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail("kubectl is missing, and CI must render the manifests")
-        pytest.skip("kubectl is missing: the manifests are not rendered")
+    kubectl = tool("kubectl")
     done = subprocess.run(  # noqa: S603 - a command and a folder of our own
         [kubectl, "kustomize", folder], capture_output=True, text=True, timeout=60, check=False
     )

@@ -7,18 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from relay.api.context import Limits
 from relay.core.settings import Settings
 from tests.rendered import ALL, BASE, DEV, OPERATORS, PRODUCTION, container, every, only, pod, pods, render, workloads
 from tests.unit.dockerfile import Dockerfile
+from tests.unit.stopping import BATCHES_S, CLOSING_S, REQUESTS_S
 
 RELAY, WORKER = "scrapellm-relay", "scrapellm-relay-worker"
-#: Between the last step's end and the process' end: saving, closing connections.
-CLOSING_S = 5
-#: How long a stopping worker waits for batches that had just begun, within its grace (worker/service.py).
-BATCHES_S = 3
-#: How long a stopping relay gives running requests, and then those whose client has gone.
-REQUESTS_S = 2 * Limits().shutdown_s
 
 
 def secret_values() -> dict[str, str]:
