@@ -41,6 +41,7 @@ from relay.core.model import ClientName
 from relay.core.settings import Client, Settings
 from relay.core.tracing import start_tracing
 from relay.core.wire import encode
+from relay.dashboard.routes import add_dashboard
 
 
 def build_app(
@@ -71,6 +72,7 @@ def build_app(
     app.on_shutdown.append(_release_waiting)
     app.cleanup_ctx.extend([_tracing, _store, _callback_guard, _event_reader, _pressure, _loop_watch])
     add_routes(app)
+    add_dashboard(app, settings, known)
     return app
 
 

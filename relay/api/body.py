@@ -1,9 +1,11 @@
 """Reads request bodies: 415, 413, 408, then 400, in this order (docs/api.md, "Errors"). Alone touches the raw bytes."""
 
 import asyncio
+from urllib.parse import parse_qsl
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
+from multidict import MultiDict
 
 from relay.api import strict_json
 from relay.api.context import LIMITS
@@ -11,6 +13,7 @@ from relay.api.problems import Problem
 
 #: Larger bodies are parsed in a thread, so that other requests go on meanwhile.
 _OFF_LOOP_BYTES = 64 * 1024
+_FORM_FIELDS = 200
 _UTF8 = frozenset({"utf-8", "utf8"})
 
 
@@ -33,6 +36,21 @@ async def read_optional_json(request: web.Request, limit: int) -> object:
     elif body := await _read(request, limit):
         _check_type(request)
     return await _parse(body) if body else {}
+
+
+async def read_form(request: web.Request, limit: int) -> MultiDict[str]:
+    """The fields of an HTML form, in order, with plain line feeds; at most `limit` bytes are read.
+
+    Raises Problem: 415, 413, 408, or 400.
+    """
+    if request.content_type != "application/x-www-form-urlencoded" or "Content-Encoding" in request.headers:
+        raise Problem("unsupported_media_type", "Send a form, with Content-Type: application/x-www-form-urlencoded.")
+    body = await _read(request, limit)
+    try:
+        pairs = parse_qsl(body.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=_FORM_FIELDS)
+    except ValueError:
+        raise Problem("malformed_request", "The form is not URL-encoded UTF-8.") from None
+    return MultiDict((name, value.replace("\r\n", "\n")) for name, value in pairs)
 
 
 async def _parse(body: bytes) -> object:

@@ -11,7 +11,7 @@ from relay.core.wire import destination_document
 
 async def find(request: web.Request, client: Client) -> web.StreamResponse:
     """`GET /v1/destinations`."""
-    query = Query(request, {"state", "limit"})
+    query = Query(request.query, {"state", "limit"})
     states = query.each("state", DestinationState)
     limit = query.limit()
     query.check()

@@ -51,11 +51,6 @@ async def page(_request: web.Request) -> web.StreamResponse:
     return web.Response(text=_PAGE, content_type="text/html", headers={"Content-Security-Policy": _POLICY})
 
 
-async def root(_request: web.Request) -> web.StreamResponse:
-    """`GET /`: leads to the documentation."""
-    return web.Response(status=302, headers={"Location": "/docs"})
-
-
 async def asset(request: web.Request) -> web.StreamResponse:
     """`GET /docs/{file}`: one of the files that the page is made of."""
     name = request.match_info["file"]

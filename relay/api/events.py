@@ -1,6 +1,7 @@
 """`GET /v1/events`: server-sent events (WHATWG HTML, section 9.2). Alone knows the framing."""
 
 import asyncio
+import math
 from collections.abc import Sequence
 from typing import Self
 
@@ -8,9 +9,10 @@ import structlog
 from aiohttp import web
 
 from relay.api.answers import store_of
-from relay.api.context import EVENTS, HELD, LIMITS, METRICS
+from relay.api.context import CLIENT, EVENTS, HELD, LIMITS, METRICS
 from relay.api.hub import Subscription
 from relay.api.parameters import Query
+from relay.core.model import ClientName
 from relay.core.settings import Client
 from relay.core.store import EventRecord
 from relay.core.wire import encode, iso
@@ -25,7 +27,14 @@ log = structlog.get_logger(component="events")
 
 async def stream(request: web.Request, client: Client) -> web.StreamResponse:
     """`GET /v1/events`: new events, or those after `Last-Event-ID`, until either side hangs up."""
-    Query(request, ()).check()
+    Query(request.query, ()).check()
+    return await serve(request, [client.name], request.headers.get("Last-Event-ID", ""))
+
+
+async def serve(
+    request: web.Request, clients: Sequence[ClientName], last_id: str = "", *, lasts_s: float = math.inf
+) -> web.StreamResponse:
+    """New events of `clients` until either side hangs up or `lasts_s` are over; those after `last_id` of one first."""
     store = store_of(request)
     response = web.StreamResponse(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
     response.content_type = "text/event-stream"
@@ -34,13 +43,12 @@ async def stream(request: web.Request, client: Client) -> web.StreamResponse:
         await response.prepare(request)
         return response
     request[HELD] = True
-    with request.app[METRICS].event_streams.track_inprogress(), request.app[EVENTS].subscribe(client.name) as news:
+    with request.app[METRICS].event_streams.track_inprogress(), request.app[EVENTS].subscribe(*clients) as news:
         # Subscribed first: what comes while the past is read is waiting afterwards.
-        last_id = request.headers.get("Last-Event-ID", "")
         past: list[EventRecord] | None = []
         if last_id:
             fits = len(last_id) <= _LAST_ID_CHARACTERS and last_id.isascii()
-            past = await store.events_after(client.name, last_id) if fits else None
+            past = await store.events_after(clients[0], last_id) if fits else None
         await response.prepare(request)
         try:
             async with _Writer(request, response) as writer:
@@ -48,20 +56,20 @@ async def stream(request: web.Request, client: Client) -> web.StreamResponse:
                 if past is None:
                     await writer.write(_frame(None, "reset", None, store.now_ms()))
                 await writer.write_records(past or ())
-                await _follow(request, writer, news, {record.id for record in past or ()})
+                await _follow(request, writer, news, {record.id for record in past or ()}, lasts_s)
         except (ConnectionError, TimeoutError):
             # The reader is gone, or takes nothing; it resumes by `Last-Event-ID`.
-            log.info("event_stream_cut", client=client.name)
+            log.info("event_stream_cut", client=request.get(CLIENT))
     return response
 
 
-async def _follow(request: web.Request, writer: "_Writer", news: Subscription, sent: set[str]) -> None:
+async def _follow(request: web.Request, writer: "_Writer", news: Subscription, sent: set[str], lasts_s: float) -> None:
     loop, ping_s = asyncio.get_running_loop(), request.app[LIMITS].ping_s
-    ping_at = loop.time() + ping_s
+    ping_at, ends_at = loop.time() + ping_s, loop.time() + lasts_s
     while True:
         records = await news.take(max(0.0, ping_at - loop.time()))
         await writer.write_records([record for record in records if record.id not in sent])
-        if news.ended:
+        if news.ended or loop.time() >= ends_at:
             return
         if loop.time() >= ping_at:
             await writer.write(_PING)

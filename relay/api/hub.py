@@ -94,18 +94,20 @@ class EventHub:
                 del self._watchers[subject]
 
     @contextlib.contextmanager
-    def subscribe(self, client: ClientName) -> Iterator[Subscription]:
-        """Everything that happens to `client` from now on."""
+    def subscribe(self, *clients: ClientName) -> Iterator[Subscription]:
+        """Everything that happens to `clients` from now on."""
         subscription = Subscription(self._buffered)
         if self.closing:
             subscription.end()
-        self._subscriptions[client].add(subscription)
+        for client in clients:
+            self._subscriptions[client].add(subscription)
         try:
             yield subscription
         finally:
-            self._subscriptions[client].discard(subscription)
-            if not self._subscriptions[client]:
-                del self._subscriptions[client]
+            for client in clients:
+                self._subscriptions[client].discard(subscription)
+                if not self._subscriptions[client]:
+                    del self._subscriptions[client]
 
     def close(self) -> None:
         """Let every long poll answer and every stream end."""

@@ -14,13 +14,19 @@ from relay.api.schemas import JobRequest
 from relay.api.validation import validate
 from relay.core.model import ClientName, DeliveryStatus, Job, JobId, JobStatus
 from relay.core.settings import Client
+from relay.core.store import Accepted
 from relay.core.wire import job_document
 
 
 async def submit(request: web.Request, client: Client) -> web.StreamResponse:
     """`POST /v1/jobs`."""
     document = await read_json(request, request.app[LIMITS].body_bytes)
-    key = idempotency_key(request)
+    done = await accept(request, client, document, idempotency_key(request))
+    return accepted(_document(done.job), f"/v1/jobs/{done.job.id}", replayed=done.replayed)
+
+
+async def accept(request: web.Request, client: Client, document: object, key: str | None) -> Accepted:
+    """Check `document`, and accept what it asks for. Raises Problem, or what the store refuses it with."""
     draft = intake.draft_job(validate(JobRequest, document, request.app[RULES]))
     leads = await intake.judge(request.app[GUARD], client, [draft])
     spec = intake.spec_of(draft, leads)
@@ -30,12 +36,12 @@ async def submit(request: web.Request, client: Client) -> web.StreamResponse:
     request[SUBJECT] = done.job.id
     if not done.replayed:
         request.app[METRICS].jobs_accepted.labels(client.name, "job").inc()
-    return accepted(_document(done.job), f"/v1/jobs/{done.job.id}", replayed=done.replayed)
+    return done
 
 
 async def read(request: web.Request, client: Client) -> web.StreamResponse:
     """`GET /v1/jobs/{id}`, with `?wait=` held until the outcome."""
-    query = Query(request, {"wait"})
+    query = Query(request.query, {"wait"})
     wait_s = query.wait_s()
     query.check()
     wanted = job_id(request)
@@ -68,7 +74,7 @@ async def _outcome_within(request: web.Request, client: ClientName, wanted: JobI
 
 async def find(request: web.Request, client: Client) -> web.StreamResponse:
     """`GET /v1/jobs`."""
-    query = Query(request, {"status", "delivery", "batch_id", "limit", "cursor"})
+    query = Query(request.query, {"status", "delivery", "batch_id", "limit", "cursor"})
     statuses = query.each("status", JobStatus)
     deliveries = query.each("delivery", DeliveryStatus)
     batch = query.batch_id()

@@ -27,11 +27,11 @@ _HEADERS = {
     "Server": "scrapellm-relay",
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
 _DEFAULT_HEADERS = {
     "Cache-Control": "no-store",
+    "Referrer-Policy": "no-referrer",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
 }
 
@@ -78,17 +78,22 @@ async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         framing.check(request)
         return await handler(request)
-    except Problem as problem:
-        return problem.response()
-    except RelayError as error:
-        return of_core(error).response()
     except web.HTTPException as error:
         return _of_aiohttp(request, error)
-    except Exception:
-        request.app[METRICS].faults.inc()
-        client, subject = request.get(CLIENT), request.get(SUBJECT)
-        log.exception("request_failed", method=request.method[:16], client=client, id=subject)
-        return Problem("internal_error", "The request failed for a reason that is ours; it has been logged.").response()
+    except Exception as error:  # noqa: BLE001 - logged there
+        return problem_of(request, error).response()
+
+
+def problem_of(request: web.Request, error: Exception) -> Problem:
+    """What an exception is to the client. One that nobody expects is logged, and says nothing of its reason."""
+    if isinstance(error, Problem):
+        return error
+    if isinstance(error, RelayError):
+        return of_core(error)
+    request.app[METRICS].faults.inc()
+    client, subject = request.get(CLIENT), request.get(SUBJECT)
+    log.error("request_failed", exc_info=error, method=request.method[:16], client=client, id=subject)
+    return Problem("internal_error", "The request failed for a reason that is ours; it has been logged.")
 
 
 def _of_aiohttp(request: web.Request, error: web.HTTPException) -> web.Response:

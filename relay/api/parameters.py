@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import TypeVar
 
 from aiohttp import web
+from multidict import MultiMapping
 
 from relay.api.context import SUBJECT
 from relay.api.problems import Fault, Problem, invalid, not_found
@@ -60,8 +61,8 @@ def is_job_id(text: str) -> bool:
 class Query:
     """The query of one request. What is wrong is collected, so that the answer can name all of it."""
 
-    def __init__(self, request: web.Request, known: Collection[str]) -> None:
-        self._query = request.query
+    def __init__(self, query: MultiMapping[str], known: Collection[str]) -> None:
+        self._query = query
         self.faults = [
             Fault("is not a known parameter", name, "parameter")
             for name in dict.fromkeys(self._query)

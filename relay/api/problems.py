@@ -18,6 +18,7 @@ CODES: Mapping[str, tuple[int, str]] = {
     "invalid_json": (400, "The body is not valid JSON"),
     "malformed_request": (400, "The request is not valid HTTP"),
     "unauthorized": (401, "A valid API key is required"),
+    "forbidden": (403, "This is not allowed"),
     "not_found": (404, "There is no such thing"),
     "method_not_allowed": (405, "The method is not allowed here"),
     "request_timeout": (408, "The body did not arrive in time"),

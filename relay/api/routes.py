@@ -1,5 +1,7 @@
 """Which handler answers what."""
 
+from collections.abc import Iterable
+
 from aiohttp import web
 
 from relay.api import batches, deliveries, destinations, docs, events, health, jobs, results
@@ -31,13 +33,12 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("GET", "/openapi.json", docs.document),
     ("GET", "/docs", docs.page),
     ("GET", "/docs/{file}", docs.asset),
-    ("GET", "/", docs.root),
 )
 
 
-def add_routes(app: web.Application) -> None:
-    """Add every route; what can be read by GET can be asked for by HEAD."""
-    for method, path, handler in ROUTES:
+def add_routes(app: web.Application, routes: Iterable[tuple[str, str, Handler]] = ROUTES) -> None:
+    """Add `routes`; what can be read by GET can be asked for by HEAD."""
+    for method, path, handler in routes:
         resource = app.router.add_resource(path)
         resource.add_route(method, handler, expect_handler=expect)
         if method == "GET":

@@ -86,10 +86,7 @@ class ClientConfig(BaseModel):
     @field_validator("api_key_sha256")
     @classmethod
     def _hashes(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for item in value:
-            if len(item) != 64 or any(c not in "0123456789abcdef" for c in item):
-                raise ValueError("is not 64 lower-case hex digits: give the key's SHA-256, not the key")
-        return value
+        return _checked_hashes(value)
 
     @field_validator("signing_secrets")
     @classmethod
@@ -185,6 +182,12 @@ class Settings(BaseSettings):
     api_key: SecretStr | None = Field(None, description="The key of the one client, where there is no clients file.")
     signing_secret: SecretStr | None = Field(None, description="What signs that client's callbacks: `whsec_…`.")
     clients_file: Path | None = Field(None, description="A TOML file with many clients.")
+    operator_key_sha256: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        max_length=2,
+        description="SHA-256 of the key with which an operator sees every client in the dashboard, in lower-case hex; "
+        "two while it is being replaced. None: there is no operator.",
+    )
 
     callback_allowed_networks: Annotated[tuple[Network, ...], NoDecode] = Field(
         (), description="Networks that the address guard lets through, as CIDRs."
@@ -277,13 +280,24 @@ class Settings(BaseSettings):
         description="Send traces by OpenTelemetry: OTLP over HTTP, to where the standard `OTEL_EXPORTER_OTLP_ENDPOINT` "
         "says. Takes the extra `otel`.",
     )
+    dev_inbox_url: str | None = Field(
+        None, description="Set by `scrapellm-relay dev`: where its inbox is, for two more pages of the dashboard."
+    )
+    dev_login_sha256: str | None = Field(
+        None,
+        pattern=r"^[0-9a-f]{64}$",
+        description="Set by `scrapellm-relay dev`: SHA-256 of the token in the link that logs in to the dashboard.",
+    )
+
     log_format: Literal["json", "console", "auto"] = Field(
         "auto", description="`auto` is console on a terminal and JSON elsewhere."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="The least that is logged.")
 
     _split_lists = field_validator(
-        "scrapers", "callback_refused_ports", "callback_schedule", "callback_allowed_networks", mode="before"
+        *("scrapers", "callback_refused_ports", "callback_schedule", "callback_allowed_networks"),
+        "operator_key_sha256",
+        mode="before",
     )(_split)
 
     @field_validator("upstream_api_key", "clients_file", "public_url", mode="before")
@@ -296,6 +310,11 @@ class Settings(BaseSettings):
     @classmethod
     def _upstream_key(cls, value: SecretStr | None) -> SecretStr | None:
         return _checked_upstream_key(value)
+
+    @field_validator("operator_key_sha256")
+    @classmethod
+    def _operator_hashes(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return _checked_hashes(value)
 
     @field_validator("poll_lambda", mode="before")
     @classmethod
@@ -330,7 +349,7 @@ class Settings(BaseSettings):
             raise ValueError("delays are 0 to 604800 seconds")
         return value
 
-    @field_validator("public_url", "upstream_url")
+    @field_validator("public_url", "upstream_url", "dev_inbox_url")
     @classmethod
     def _base_url(cls, value: str | None) -> str | None:
         if value is None:
@@ -363,8 +382,16 @@ class Settings(BaseSettings):
     def clients(self) -> dict[ClientName, Client]:
         """The configured clients by name.
 
-        Raises ConfigurationError where there are none, or where the clients file is wrong.
+        Raises ConfigurationError where there are none, where the clients file is wrong, or a client has the operator's
+        key.
         """
+        clients = self._clients()
+        for client in clients.values():
+            if set(client.api_key_hashes) & set(self.operator_key_sha256):
+                raise ConfigurationError(f"RELAY_OPERATOR_KEY_SHA256: {client.name} has the same key")
+        return clients
+
+    def _clients(self) -> dict[ClientName, Client]:
         if self.clients_file is not None:
             return _read_clients(self.clients_file)
         if self.api_key is None:
@@ -388,6 +415,13 @@ class Settings(BaseSettings):
 def hash_api_key(key: str) -> str:
     """What is kept of an API key: its SHA-256 in hex. Keys are random, so a slow hash would add nothing."""
     return hashlib.sha256(key.encode()).hexdigest()
+
+
+def _checked_hashes(value: tuple[str, ...]) -> tuple[str, ...]:
+    for item in value:
+        if len(item) != 64 or any(c not in "0123456789abcdef" for c in item):
+            raise ValueError("is not 64 lower-case hex digits: give the key's SHA-256, not the key")
+    return value
 
 
 def _checked_upstream_key(value: SecretStr | None) -> SecretStr | None:

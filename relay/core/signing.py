@@ -68,7 +68,12 @@ def job_of_token(secrets_: Sequence[str], token: str) -> JobId | None:
     return job_id if any(matches) else None
 
 
+def derived_key(secret: str, purpose: bytes) -> bytes:
+    """A key of 32 bytes for one purpose, which tells nothing about `secret` nor about the key of another purpose."""
+    return hmac.digest(secret.encode(), purpose, hashlib.sha256)
+
+
 def _mac(secret: str, job_id: str) -> str:
-    key = hmac.digest(secret.encode(), _TOKEN_INFO, hashlib.sha256)
+    key = derived_key(secret, _TOKEN_INFO)
     mac = hmac.digest(key, job_id.encode("utf-8", "surrogatepass"), hashlib.sha256)[:_MAC_BYTES]
     return base64.urlsafe_b64encode(mac).rstrip(b"=").decode()

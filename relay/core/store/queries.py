@@ -176,6 +176,11 @@ class Queries:
         )
         return [records.decode_attempt(entry) for entry in entries]
 
+    async def owner(self, thing_id: JobId | BatchId) -> ClientName | None:
+        """Whose job or batch this is; None where there is no such thing. Raises StoreUnavailable."""
+        client = await self._db.call(lambda: self._db.redis.hget(self._db.key(thing_id), "c"))
+        return ClientName(client.decode()) if client else None
+
     async def batch(self, client: ClientName, batch_id: BatchId) -> Batch:
         """One batch of a client. Raises NotFound, StoreUnavailable."""
         return records.batch_of_record(batch_id, await self._batch_record(client, batch_id))

@@ -1,0 +1,1 @@
+"""The dashboard: pages for people over what the API offers to programs."""
