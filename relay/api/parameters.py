@@ -58,6 +58,11 @@ def is_job_id(text: str) -> bool:
     return _JOB_ID.fullmatch(text) is not None
 
 
+def is_batch_id(text: str) -> bool:
+    """Whether `text` has the form of a batch's id."""
+    return _BATCH_ID.fullmatch(text) is not None
+
+
 class Query:
     """The query of one request. What is wrong is collected, so that the answer can name all of it."""
 

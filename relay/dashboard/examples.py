@@ -41,18 +41,24 @@ def base_url(settings: Settings, request: web.Request) -> str:
 
 def curl_for(settings: Settings, request: web.Request) -> str:
     """A command that submits a first job. The key is for the reader to put in."""
+    return _post(settings, request, "/v1/jobs", {"scraper": settings.scrapers[0], "prompt": "Why is the sky blue?"})
+
+
+def curl_for_batch(settings: Settings, request: web.Request) -> str:
+    """The same for a first batch."""
+    prompts = ["What is the capital of France?", "What is the capital of Peru?"]
+    return _post(settings, request, "/v1/batches", {"prompts": prompts, "scrapers": list(settings.scrapers[:2])})
+
+
+def _post(settings: Settings, request: web.Request, path: str, document: Mapping[str, object]) -> str:
     inbox = settings.dev_inbox_url
-    job = {
-        "scraper": settings.scrapers[0],
-        "prompt": "Why is the sky blue?",
-        "callback_url": f"{inbox}/hook" if inbox else "https://example.com/your-receiver",
-    }
+    callback_url = f"{inbox}/hook" if inbox else "https://example.com/your-receiver"
     return " \\\n  ".join(
         (
-            f"curl -sS {base_url(settings, request)}/v1/jobs",
+            f"curl -sS {base_url(settings, request)}{path}",
             '-H "Authorization: Bearer $RELAY_API_KEY"',
             "-H 'Content-Type: application/json'",
-            f"-d {shlex.quote(json.dumps(job))}",
+            f"-d {shlex.quote(json.dumps({**document, 'callback_url': callback_url}))}",
         )
     )
 

@@ -1,5 +1,7 @@
 """How times, durations, numbers and JSON are written on pages."""
 
+import re
+
 import msgspec
 from markupsafe import Markup, escape
 
@@ -9,17 +11,27 @@ from relay.core.wire import iso
 _SHOWN_CHARACTERS = 64 * 1024
 #: Larger JSON is not laid out, which would take too long.
 _LAID_OUT_BYTES = 1024 * 1024
+#: A string, and whether it is a name; a number or a word.
+_TOKEN = re.compile(
+    r'(?P<text>"(?:[^"\\]|\\.)*")(?P<colon>(?=\s*:))?|(?P<word>-?\b\d[\d.eE+-]*|\b(?:true|false|null)\b)'
+)
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 
 
-def moment(ms: int | None, *, relative: bool = False) -> Markup:
-    """A time in UTC, which a script writes in the reader's own zone, or as the distance from now."""
+def moment(ms: int | None, form: str = "moment") -> Markup:
+    """A time in UTC, which a script writes in the reader's own zone.
+
+    `form` says how: `moment`, `minute`, `day`, or `relative` for the distance from now.
+    """
     if ms is None:
         return Markup('<span class="none">—</span>')
     stamp = iso(ms) or ""
     text = f"{stamp[:10]} {stamp[11:19]} UTC"
-    mark = Markup(" data-relative") if relative else ""
-    return Markup('<time datetime="{}"{}>{}</time>').format(stamp, mark, text)
+    if form == "minute":
+        text = stamp[11:16]
+    elif form == "day":
+        text = stamp[:10]
+    return Markup('<time datetime="{}" data-form="{}">{}</time>').format(stamp, form, text)
 
 
 def duration(ms: float | None) -> str:
@@ -29,7 +41,7 @@ def duration(ms: float | None) -> str:
     if ms < 1_000:
         return f"{ms:.0f} ms"
     if ms < 60_000:
-        return f"{ms / 1000:.1f} s"
+        return f"{ms / 1000:.1f} s".replace(".0 ", " ")
     left_s = round(ms / 1000)
     parts = []
     for size, unit in _UNITS:
@@ -71,6 +83,18 @@ def pretty(document: object) -> str:
         raw = msgspec.json.format(raw, indent=2)
     text = raw[: _SHOWN_CHARACTERS * 4].decode(errors="ignore")
     return text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "\n…"
+
+
+def coloured(text: str) -> Markup:
+    """JSON text with its names, strings and words marked, for the style sheet."""
+    parts: list[Markup] = []
+    end = 0
+    for found in _TOKEN.finditer(text):
+        kind = "key" if found["colon"] is not None else "str" if found["text"] is not None else "lit"
+        shown = found["text"] or found["word"]
+        parts += (escape(text[end : found.start()]), Markup('<i class="{}">{}</i>').format(kind, shown))
+        end = found.start() + len(shown)
+    return Markup("").join([*parts, escape(text[end:])])
 
 
 def is_cut(raw: bytes) -> bool:

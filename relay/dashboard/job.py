@@ -11,7 +11,7 @@ from relay.dashboard.entrance import Form, action, page
 from relay.dashboard.examples import VERIFYING
 from relay.dashboard.formats import is_cut
 from relay.dashboard.preview import announced, preview_of
-from relay.dashboard.render import linker, see, show
+from relay.dashboard.render import given, linker, see, show
 from relay.dashboard.timeline import steps_of
 from relay.dashboard.viewer import Viewer
 
@@ -33,7 +33,7 @@ async def owner_of(request: web.Request, viewer: Viewer, thing_id: JobId | Batch
 @page
 async def read(request: web.Request, viewer: Viewer) -> web.StreamResponse:
     """The page of a job."""
-    query = Query(request.query, {"client", "did"})
+    query = Query(given(request), {"client", "did"})
     did = query.single("did")
     if did is not None and did not in _DID:
         query.fault("did", "is not something that was done")

@@ -4,9 +4,9 @@ The headers that a client has added are its secrets: they are counted, and never
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
-from relay.core.callback import Message, headers_of, message_of
+from relay.core.callback import Message, message_of, own_headers_of
 from relay.core.egress import USER_AGENT
 from relay.core.model import Batch, Job, JobStatus
 from relay.core.settings import Client
@@ -38,11 +38,9 @@ def preview_of(subject: Job | Batch, client: Client, now_ms: int) -> Preview | N
     if message is None:
         return None
     delivery = subject.delivery
-    bare = replace(message, callback=replace(message.callback, headers={}))
-    headers = headers_of(
-        bare, client.signing_secrets, attempt=(delivery.attempts if delivery else 0) or 1, now_s=now_ms // 1000
-    )
-    headers = {"User-Agent": USER_AGENT, **headers}
+    attempt = (delivery.attempts if delivery else 0) or 1
+    own = own_headers_of(message, client.signing_secrets, attempt=attempt, now_s=now_ms // 1000)
+    headers = {"User-Agent": USER_AGENT, **own}
     by_file = len(message.body) > _IN_COMMAND_BYTES
     return Preview(
         event=message.event,

@@ -7,6 +7,7 @@ from urllib.parse import urlencode
 
 import jinja2
 from aiohttp import web
+from multidict import MultiDict
 
 from relay import __version__
 from relay.api.context import SETTINGS
@@ -37,7 +38,7 @@ def _environment() -> jinja2.Environment:
     )
     for filter_ in (
         *(formats.moment, formats.duration, formats.number, formats.size, formats.excerpt, formats.words),
-        *(formats.pretty, formats.plural, formats.breakable),
+        *(formats.coloured, formats.pretty, formats.plural, formats.breakable),
     ):
         environment.filters[filter_.__name__] = filter_
     environment.globals |= {"asset": asset_url, "version": __version__}
@@ -77,6 +78,11 @@ def show_problem(request: web.Request, viewer: Viewer | None, problem: Problem) 
     if problem.hang_up:
         response.force_close()
     return response
+
+
+def given(request: web.Request) -> MultiDict[str]:
+    """The query without what is empty: a form sends the fields that were left empty too."""
+    return MultiDict((name, value) for name, value in request.query.items() if value)
 
 
 def linker(viewer: Viewer | None) -> "Link":

@@ -8,7 +8,7 @@ from relay.api.answers import Handler
 from relay.api.routes import add_routes
 from relay.core.model import ClientName
 from relay.core.settings import Client, Settings
-from relay.dashboard import assets, entrance, job, jobs, live, login
+from relay.dashboard import account, assets, batches, destinations, entrance, job, jobs, live, login, overview
 from relay.dashboard.render import see
 from relay.dashboard.sessions import Sessions
 from relay.dashboard.throttle import Throttle
@@ -32,12 +32,20 @@ ROUTES: Sequence[tuple[str, str, Handler]] = (
     ("POST", "/dashboard/logout", login.log_out),
     ("GET", "/dashboard/static/{version}/{file}", entrance.open_to_all(assets.asset)),
     ("GET", "/dashboard/events", live.stream),
+    ("GET", "/dashboard", overview.show_overview),
     ("GET", "/dashboard/jobs", jobs.find),
     ("GET", "/dashboard/jobs/{id}", job.read),
     ("GET", "/dashboard/jobs/{id}/result", job.result),
     ("GET", "/dashboard/jobs/{id}/callback", job.body),
     ("POST", "/dashboard/jobs/{id}/redeliver", job.redeliver),
     ("POST", "/dashboard/jobs/{id}/cancel", job.cancel),
+    ("GET", "/dashboard/batches", batches.find),
+    ("GET", "/dashboard/batches/{id}", batches.read),
+    ("GET", "/dashboard/batches/{id}/callback", batches.body),
+    ("POST", "/dashboard/batches/{id}/redeliver", batches.redeliver),
+    ("GET", "/dashboard/destinations", destinations.find),
+    ("POST", "/dashboard/destinations/{destination}/resume", destinations.resume),
+    ("GET", "/dashboard/account", account.read),
     ("GET", "/dashboard/{nowhere:.*}", entrance.nowhere),
 )
 

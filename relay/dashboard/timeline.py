@@ -47,8 +47,11 @@ def steps_of(job: Job, attempts: Sequence[Attempt]) -> list[Step]:
 
 def _upstream(job: Job) -> Iterator[Step]:
     if job.submitted_ms is not None:
-        waited = duration(job.submitted_ms - job.created_ms)
-        yield Step("Submitted", "neutral", job.submitted_ms, f"{job.spec.scraper} took it after {waited}")
+        waited = f"{job.spec.scraper} took it after {duration(job.submitted_ms - job.created_ms)}"
+        tries = f", at submit {job.submits}" if job.submits > 1 else ""
+        yield Step("Submitted", "neutral", job.submitted_ms, waited + tries)
+    if job.polls:
+        yield Step(f"Polled {plural(job.polls, 'time')}", "neutral", None)
     if job.status is JobStatus.QUEUED:
         yield Step("Waiting to be submitted", "running", job.deadline_ms, "must end", is_ahead=True)
     elif job.status is JobStatus.PENDING:
@@ -83,7 +86,7 @@ def _attempt(attempt: Attempt) -> Step:
     good = attempt.outcome is AttemptOutcome.DELIVERED
     said = f"HTTP {attempt.http_status}" if attempt.http_status is not None else words(attempt.outcome)
     detail = f"{said} after {duration(attempt.duration_ms)}"
-    if attempt.error:
+    if attempt.error and attempt.error != said:
         detail += f": {attempt.error}"
     return Step(
         f"Attempt {attempt.number} {'delivered' if good else 'failed'}",

@@ -5,6 +5,7 @@ import { morph } from "./morph.js";
 
 const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
 const day = new Intl.DateTimeFormat(undefined, { month: "short", day: "numeric" });
+const minute = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
 const full = new Intl.DateTimeFormat(undefined, { dateStyle: "full", timeStyle: "long" });
 const distance = new Intl.RelativeTimeFormat(undefined, { style: "short" });
 
@@ -16,11 +17,18 @@ function distanceTo(at) {
   return distance.format(Math.round(seconds), "second");
 }
 
+const isToday = (at) => at.toDateString() === new Date().toDateString();
+const forms = {
+  moment: (at) => `${isToday(at) ? "" : `${day.format(at)}, `}${clock.format(at)}`,
+  minute: (at) => minute.format(at),
+  day: (at) => day.format(at),
+  relative: distanceTo,
+};
+
 function writeTimes(root) {
   for (const time of root.querySelectorAll("time[datetime]")) {
     const at = new Date(time.dateTime);
-    const today = at.toDateString() === new Date().toDateString();
-    const text = "relative" in time.dataset ? distanceTo(at) : `${today ? "" : `${day.format(at)}, `}${clock.format(at)}`;
+    const text = forms[time.dataset.form](at);
     if (time.textContent !== text) time.textContent = text;
     time.title = full.format(at);
   }
@@ -33,7 +41,7 @@ const toggle = document.querySelector("[data-live-toggle]");
 const subject = main.dataset.live; // "all", the id of a job or batch, or nothing
 const every = Number(main.dataset.every || 0) * 1000;
 const GATHER_MS = 250;
-const AT_MOST_EVERY_MS = 1000;
+const AT_MOST_EVERY_MS = Number(main.dataset.atMost || 1) * 1000;
 let paused = false;
 let source = null;
 let timer = 0;
@@ -127,6 +135,20 @@ if (subject && toggle) {
 
 writeTimes(document);
 setInterval(() => writeTimes(document), 1000);
+
+// Charts: what the pointer is on is said in words.
+
+document.addEventListener("pointermove", (event) => {
+  const slot = event.target.closest?.("[data-read]");
+  for (const reading of document.querySelectorAll(".reading:not([hidden])")) {
+    if (!slot || !slot.closest(".plane").contains(reading)) reading.hidden = true;
+  }
+  if (!slot) return;
+  const plane = slot.closest(".plane");
+  const reading = plane.querySelector(".reading");
+  reading.textContent = `${forms.moment(new Date(Number(slot.dataset.at)))}: ${slot.dataset.read}`;
+  reading.hidden = false;
+});
 
 // Copying.
 

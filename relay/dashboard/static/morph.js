@@ -4,6 +4,7 @@
 const KEPT = new Map([
   ["DETAILS", ["open"]],
   ["BUTTON", ["hidden", "data-copied"]],
+  ["P", ["hidden"]],
 ]);
 
 const keyOf = (node) => (node.nodeType === Node.ELEMENT_NODE ? node.id || node.dataset.key || null : null);
