@@ -137,9 +137,14 @@ def idempotency_key(request: web.Request) -> str | None:
         return None
     if len(values) > 1:
         raise _bad_key("must not be repeated")
-    if not _IDEMPOTENCY_KEY.fullmatch(values[0]):
+    return checked_idempotency_key(values[0])
+
+
+def checked_idempotency_key(text: str) -> str:
+    """`text`, if it can be an idempotency key. Raises Problem (`idempotency_key_invalid`)."""
+    if not _IDEMPOTENCY_KEY.fullmatch(text):
         raise _bad_key("must be 1 to 255 visible ASCII characters without spaces")
-    return values[0]
+    return text
 
 
 def _bad_key(detail: str) -> Problem:

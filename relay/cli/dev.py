@@ -89,7 +89,7 @@ async def _dev(
                     os.getpid(), system.url, system.inbox_url, credentials.api_key, credentials.signing_secret
                 )
                 with folder.announced(announcement):
-                    _print_banner(announcement, system.emulator_url, folder, settings)
+                    _print_banner(announcement, system, folder, settings)
                     try:
                         await system.failed()
                     finally:
@@ -127,13 +127,14 @@ def choose_credentials(settings: Settings, folder: DataFolder) -> Credentials:
     return chosen
 
 
-def _print_banner(running: Running, emulator_url: str | None, folder: DataFolder, settings: Settings) -> None:
+def _print_banner(running: Running, system: System, folder: DataFolder, settings: Settings) -> None:
     upstream = (
         f"ScrapeLLM at {settings.upstream_url}: every job is paid for"
-        if emulator_url is None
-        else f"emulated at {emulator_url}: nothing is paid for"
+        if system.emulator_url is None
+        else f"emulated at {system.emulator_url}: nothing is paid for"
     )
     rows = {
+        "dashboard": system.login_url,
         "API": f"{running.url}/v1/jobs   documentation: {running.url}/docs",
         "API key": running.api_key,
         "secret": f"{running.signing_secret}   signs callbacks: a receiver of your own verifies with it",

@@ -42,7 +42,9 @@ async def form(request: web.Request) -> web.StreamResponse:
         cookie = request.app[SESSIONS].log_in_dev(token, time.time())
         if cookie is not None:
             return set_cookie(request, see(leads_to), cookie)
-        return await _refused(request, leads_to, "The link is of an earlier start of dev. Use the newest one.")
+        return await _refused(
+            request, leads_to, "The link is of an earlier start of dev: use the newest one, or the key."
+        )
     return show(request, None, "login.html", leads_to=leads_to, error=None)
 
 

@@ -8,7 +8,20 @@ from relay.api.answers import Handler
 from relay.api.routes import add_routes
 from relay.core.model import ClientName
 from relay.core.settings import Client, Settings
-from relay.dashboard import account, assets, batches, destinations, entrance, job, jobs, live, login, overview
+from relay.dashboard import (
+    account,
+    assets,
+    batches,
+    compose,
+    destinations,
+    entrance,
+    inbox,
+    job,
+    jobs,
+    live,
+    login,
+    overview,
+)
 from relay.dashboard.render import see
 from relay.dashboard.sessions import Sessions
 from relay.dashboard.throttle import Throttle
@@ -46,6 +59,9 @@ ROUTES: Sequence[tuple[str, str, Handler]] = (
     ("GET", "/dashboard/destinations", destinations.find),
     ("POST", "/dashboard/destinations/{destination}/resume", destinations.resume),
     ("GET", "/dashboard/account", account.read),
+    ("GET", "/dashboard/compose", compose.form),
+    ("POST", "/dashboard/compose", compose.submit),
+    ("GET", "/dashboard/inbox", inbox.read),
     ("GET", "/dashboard/{nowhere:.*}", entrance.nowhere),
 )
 

@@ -10,6 +10,7 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from aiohttp import web
@@ -25,6 +26,7 @@ _BODY_BYTES = 32 * 1024 * 1024
 _KEPT_BYTES = 128 * 1024 * 1024
 _SLOW_PATH = re.compile(r"/slow/([0-9]{1,3}(?:\.[0-9]{1,3})?)")
 _FAIL_PATH = re.compile(r"/fail/([2-5][0-9]{2})(?:/([0-9]{1,6}))?")
+_LIMIT = re.compile(r"[0-9]{1,6}")
 _ATTEMPT = re.compile(r"[0-9]{1,9}")
 #: The headers that say something about the callback. Those that a client has added are its secrets.
 _TELLING = (
@@ -99,7 +101,7 @@ class Inbox:
         self._times: OrderedDict[str, int] = OrderedDict()
 
     def build_app(self) -> web.Application:
-        """The inbox as an application: GET / lists what was kept, GET /{webhook-id} one event, POST receives."""
+        """The inbox as an application: GET /?limit= lists what was kept, GET /{webhook-id} one event, POST receives."""
         app = web.Application(client_max_size=_BODY_BYTES)
         app.add_routes(
             [
@@ -178,8 +180,10 @@ class Inbox:
             while len(self._times) > max(self._keep, 1):
                 self._times.popitem(last=False)
 
-    async def _list(self, _request: web.Request) -> web.Response:
-        return web.json_response({"data": [_document(received) for received in reversed(self.received)]})
+    async def _list(self, request: web.Request) -> web.Response:
+        limit = request.query.get("limit", "")
+        newest = islice(reversed(self.received), int(limit) if _LIMIT.fullmatch(limit) else None)
+        return web.json_response({"data": [_document(received) for received in newest]})
 
     async def _one(self, request: web.Request) -> web.Response:
         wanted = request.match_info["webhook_id"]

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import errno
 import os
+import secrets
 import socket
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ import aiohttp
 from aiohttp import web
 
 from relay.core.errors import ConfigurationError
+from relay.core.settings import hash_api_key
 from relay.dev import emulator
 from relay.dev.emulator import EmulatorSettings
 from relay.dev.folder import Credentials, DataFolder
@@ -59,6 +61,8 @@ class System:
     """What runs."""
 
     url: str
+    #: A link to the dashboard that logs in, as long as this runs.
+    login_url: str = field(repr=False)
     inbox_url: str
     emulator_url: str | None
     inbox: Inbox
@@ -107,7 +111,11 @@ async def running(
             stack.push_async_callback(runner.cleanup)
 
         url = f"http://{HOST}:{port}"
-        environment = _environment(plan, store.url, port, emulator_url)
+        inbox_url, login_token = f"http://{HOST}:{inbox_port}", secrets.token_urlsafe(24)
+        environment = _environment(plan, store.url, port, emulator_url) | {
+            "RELAY_DEV_INBOX_URL": inbox_url,
+            "RELAY_DEV_LOGIN_SHA256": hash_api_key(login_token),
+        }
         worker_port = free_port()
         environment["RELAY_WORKER_PORT"] = str(worker_port)
         http = await stack.enter_async_context(aiohttp.ClientSession(trust_env=False))
@@ -127,7 +135,8 @@ async def running(
         children = (relay, worker, store.child)
         watched = [asyncio.create_task(child.watch()) for child in children]
         stack.push_async_callback(_end, watched)
-        yield System(url, f"http://{HOST}:{inbox_port}", emulator_url, inbox, children, watched)
+        login_url = f"{url}/dashboard/login?token={login_token}"
+        yield System(url, login_url, inbox_url, emulator_url, inbox, children, watched)
 
 
 @contextlib.asynccontextmanager

@@ -8,6 +8,7 @@ from relay.core.egress.sessions import (
     USER_AGENT,
     CallbackSession,
     callback_session,
+    inbox_session,
     upstream_session,
 )
 from relay.core.egress.urls import CallbackUrl, RefusedUrl, UrlPolicy, parse_callback_url
@@ -28,6 +29,7 @@ __all__ = [
     "Reply",
     "UrlPolicy",
     "callback_session",
+    "inbox_session",
     "parse_callback_url",
     "post_callback",
     "read_bounded",

@@ -98,6 +98,13 @@ def upstream_session(settings: Settings) -> aiohttp.ClientSession:
     return session
 
 
+def inbox_session() -> aiohttp.ClientSession:
+    """A session for the inbox of a `dev`, whose address is the operator's and not guarded; call it in the loop."""
+    return aiohttp.ClientSession(
+        cookie_jar=aiohttp.DummyCookieJar(), headers={"User-Agent": USER_AGENT}, trust_env=False
+    )
+
+
 class _GuardedResolver(AbstractResolver):
     """Hands aiohttp only answers that the guard let through whole."""
 
