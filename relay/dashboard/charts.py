@@ -136,12 +136,17 @@ def curved(title: str, description: str, lines: Sequence[Line], slots: Sequence[
         title=title,
         description=description,
         lines=lines,
-        scale=[duration(10**power) for power in range(high, low - 1, -1)],
+        scale=[_power_of_ten(power) for power in range(high, low - 1, -1)],
         times_ms=_times(slots, slot_ms),
         readings=readings,
         curves=curves,
         is_empty=not known,
     )
+
+
+def _power_of_ten(power: int) -> str:
+    """So many milliseconds; `100 s`, not `1 min 40 s`."""
+    return f"{10**power:,} ms" if power < 3 else f"{10 ** (power - 3):,} s"
 
 
 def _nice(value: float) -> float:
