@@ -85,9 +85,26 @@ def emulator(
     asyncio.run(until_told(run()))
 
 
-def keygen(*, as_json: JsonOption = False) -> None:
+def keygen(
+    *,
+    operator: Annotated[
+        bool, typer.Option("--operator", help="Make the operator's key for the dashboard instead.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
     """Make an API key and a signing secret, as settings."""
     key, secret = new_api_key(), new_secret()
+    if operator:
+        if as_json:
+            print_json({"operator_key": key, "operator_key_sha256": hash_api_key(key)})
+            return
+        typer.echo(
+            "# The operator's key, for the log-in of the dashboard; keep it elsewhere:\n"
+            f"# {key}\n"
+            "# What the relay knows it by:\n"
+            f"RELAY_OPERATOR_KEY_SHA256={hash_api_key(key)}"
+        )
+        return
     if as_json:
         print_json({"api_key": key, "api_key_sha256": hash_api_key(key), "signing_secret": secret})
         return
