@@ -1,9 +1,9 @@
 """A real Chromium, driven by Playwright, and a `dev` system whose dashboard it looks at."""
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, sync_playwright
@@ -11,6 +11,7 @@ from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, R
 from tests.browser.site import Site
 from tests.dev_process import Running
 
+_LOGIN = re.compile(r"http://\S+/dashboard/login\?\S+")
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 #: The browser does nothing by itself: whatever it asks for is the dashboard's doing.
 _ARGUMENTS = (
@@ -41,8 +42,8 @@ def fixture_site(chromium: Browser, tmp_path_factory: pytest.TempPathFactory) ->
     ports = [option for name in ("--port", "--inbox-port", "--emulator-port") for option in (name, "0")]
     dev = Running(["dev", *ports, "--fast"], folder, {"RELAY_CALLBACK_SCHEDULE": "0,1,3600"})
     try:
-        dev.start().wait_for("Ctrl-C")
-        yield Site(dev.announced(), folder)
+        said = dev.start().wait_for("Ctrl-C")
+        yield Site(dev.announced(), _LOGIN.findall(said)[0])
     finally:
         dev.stop()
         dev.bury()
@@ -71,18 +72,14 @@ def fixture_context(chromium: Browser, site: Site) -> Iterator[BrowserContext]:
     assert troubles == []
 
 
-@pytest.fixture(name="page")
-def fixture_page(context: BrowserContext) -> Page:
-    """A page, not logged in."""
+@pytest.fixture(name="stranger")
+def fixture_stranger(context: BrowserContext) -> Page:
+    """A page of somebody who has not logged in."""
     return context.new_page()
 
 
-@pytest.fixture(name="pictures", scope="session")
-def fixture_pictures() -> Path | None:
-    """Where pictures go, if any are wanted."""
-    folder = os.environ.get("SCREENSHOTS")
-    if not folder:
-        return None
-    path = Path(folder)
-    path.mkdir(parents=True, exist_ok=True)
-    return path
+@pytest.fixture(name="page")
+def fixture_page(stranger: Page, site: Site) -> Page:
+    """A page of the client, logged in."""
+    stranger.goto(site.login_url)
+    return stranger

@@ -5,7 +5,6 @@ import time
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 
@@ -15,7 +14,8 @@ class Site:
 
     #: What it says of itself.
     announced: Mapping[str, Any]
-    folder: Path
+    #: The link to the dashboard that logs in.
+    login_url: str
 
     @property
     def url(self) -> str:
@@ -26,6 +26,11 @@ class Site:
     def key(self) -> str:
         """The client's API key."""
         return str(self.announced["api_key"])
+
+    @property
+    def secret(self) -> str:
+        """What callbacks are signed with."""
+        return str(self.announced["signing_secret"])
 
     @property
     def inbox(self) -> str:
@@ -58,3 +63,9 @@ class Site:
             assert time.monotonic() < give_up, job
             time.sleep(0.05)
         return job
+
+    def arrivals(self, webhook_id: str) -> list[dict[str, Any]]:
+        """What the inbox has received of one event."""
+        url = f"{self.announced['inbox_url'].rstrip('/')}/{webhook_id}"
+        with urllib.request.urlopen(url, timeout=30) as response:  # noqa: S310 - as above
+            return list(json.loads(response.read())["data"])
