@@ -26,7 +26,7 @@ TEST_REDIS_URL ?= redis://127.0.0.1:6379/15
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo dev test test-redis soak image check k8s k8s-rules bench fmt lock clean
+.PHONY: help demo dev test screenshots test-redis soak image check k8s k8s-rules bench fmt lock clean
 
 help: ## Say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,9 +38,14 @@ dev: $(STAMP) ## Run everything in one command: store, relay, worker, emulated u
 	@$(BIN)/scrapellm-relay dev $(ARGS)
 
 test: $(STAMP) ## Run all tests, and see that they cover enough
+	@.ci/chromium
 	@$(BIN)/coverage erase
 	$(BIN)/pytest $(or $(ARGS),$(SIDE_BY_SIDE)) --cov --cov-report=term --cov-report=json
 	@$(if $(ARGS),echo 'coverage is judged only when all tests ran',$(BIN)/python .ci/coverage_gate.py .coverage.json)
+
+screenshots: $(STAMP) ## Take pictures of every page of the dashboard, into screenshots/
+	@.ci/chromium
+	SCREENSHOTS=screenshots $(BIN)/pytest --quiet tests/browser/test_pictures.py
 
 test-redis: $(STAMP) ## Run the store's tests against the Redis at TEST_REDIS_URL; empties that database
 	@$(BIN)/python -c 'import redis, sys; redis.Redis.from_url(sys.argv[1]).ping()' '$(TEST_REDIS_URL)' 2>/dev/null \

@@ -16,7 +16,7 @@ settings.register_profile("relay", deadline=None, suppress_health_check=[HealthC
 settings.load_profile("relay")
 
 #: Tests of whole systems measure, kill and wait: one at a time, beside the others.
-_ONE_BY_ONE = {Path(__file__).parent / name for name in ("acceptance", "cluster", "faults")}
+_ONE_BY_ONE = {Path(__file__).parent / name for name in ("acceptance", "browser", "cluster", "faults")}
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -36,7 +36,7 @@ def fixture_chromium() -> Iterator[Browser]:
 
 
 @pytest.fixture(name="site", scope="module")
-def fixture_site(chromium: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:  # noqa: ARG001 - no system without a browser
+def fixture_site(chromium: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """A running `dev`, with an upstream that is quick."""
     folder = tmp_path_factory.mktemp("dev")
     ports = [option for name in ("--port", "--inbox-port", "--emulator-port") for option in (name, "0")]

@@ -52,7 +52,7 @@ class TestLogin:
 def test_the_list_is_live(page: Page, site: Site) -> None:
     """A job appears, changes and ends, without anybody reloading."""
     page.goto("/dashboard/jobs")
-    expect(page.get_by_role("button", name="Live")).to_be_visible()
+    expect(page.get_by_role("button", name="Live updates")).to_be_visible()
     job = site.submit("[latency=2] What is live?")
     row = row_of(page, job["id"])
     expect(row).to_contain_text("pending")

@@ -48,7 +48,7 @@ def test_every_page_is_accessible(page: Page, paths: list[str], scheme: str) -> 
     for path in [*paths, "/dashboard/login"]:
         page.goto(path)
         if path in ("/dashboard", "/dashboard/jobs"):
-            expect(page.get_by_role("button", name="Live")).to_be_visible()
+            expect(page.get_by_role("button", name="Live updates")).to_be_visible()
         violations = axe.run(page, options=_RULES).response["violations"]
         if violations:
             found[path] = [f"{v['id']}: {[node['html'][:120] for node in v['nodes']][:3]}" for v in violations]
