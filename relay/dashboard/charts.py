@@ -73,8 +73,7 @@ class Chart:
 
 def stacked(title: str, description: str, lines: Sequence[Line], slots: Sequence[Slot], slot_ms: int) -> Chart:
     """Bars of counts that stand on each other; neighbouring slots share a bar where there are too many."""
-    per_bar = max(1, math.ceil(len(slots) / _BARS))
-    groups = [slots[i : i + per_bar] for i in range(0, len(slots), per_bar)]
+    groups = _groups(slots)
     columns = [[sum(line.value(slot) or 0 for slot in group) for line in lines] for group in groups]
     top = _nice(max(map(sum, columns), default=0))
     step = WIDTH / max(1, len(groups))
@@ -105,7 +104,7 @@ def stacked(title: str, description: str, lines: Sequence[Line], slots: Sequence
 
 
 def curved(title: str, description: str, lines: Sequence[Line], slots: Sequence[Slot], slot_ms: int) -> Chart:
-    """Curves of spans of time in milliseconds, on a scale of powers of ten."""
+    """Curves of spans of time in milliseconds, on a scale of powers of ten; readings say the longest of their slots."""
     known = [value for slot in slots for line in lines if (value := line.value(slot)) is not None]
     low = math.floor(math.log10(max(_SHORTEST_MS, min(known, default=_SHORTEST_MS))))
     high = max(low + 2, math.ceil(math.log10(max(_SHORTEST_MS, *known, _SHORTEST_MS))))
@@ -128,9 +127,19 @@ def curved(title: str, description: str, lines: Sequence[Line], slots: Sequence[
             else:
                 path += f"{'M' if before is None else 'L'}{place(i, value)}"
         curves += [(line.kind, path), (f"{line.kind} dots", dots)]
+    groups = _groups(slots)
+    width = WIDTH / max(1, len(groups))
     readings = [
-        Reading(slot.start_ms, _r(i * step), _r(step), [duration(line.value(slot)) for line in lines])
-        for i, slot in enumerate(slots)
+        Reading(
+            group[0].start_ms,
+            _r(i * width),
+            _r(width),
+            [
+                duration(max((v for slot in group if (v := line.value(slot)) is not None), default=None))
+                for line in lines
+            ],
+        )
+        for i, group in enumerate(groups)
     ]
     return Chart(
         title=title,
@@ -142,6 +151,12 @@ def curved(title: str, description: str, lines: Sequence[Line], slots: Sequence[
         curves=curves,
         is_empty=not known,
     )
+
+
+def _groups(slots: Sequence[Slot]) -> list[Sequence[Slot]]:
+    """Neighbouring slots that share a bar and a reading."""
+    together = max(1, math.ceil(len(slots) / _BARS))
+    return [slots[i : i + together] for i in range(0, len(slots), together)]
 
 
 def _power_of_ten(power: int) -> str:

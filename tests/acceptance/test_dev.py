@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -50,6 +51,21 @@ def test_the_curl_of_the_banner_works(dev: Running) -> None:
     assert '"status":"queued"' in done.stdout
     said = dev.wait_for("✓ verified  job.completed")
     assert "UNVERIFIED" not in said
+
+
+def test_the_link_of_the_banner_logs_in(dev: Running) -> None:
+    """It leads to the dashboard, with compose and inbox, without a key; the link has none in it."""
+    banner = dev.start().wait_for(READY)
+    link = re.search(r"http://\S+/dashboard/login\?token=\S+", banner)
+    assert link is not None
+    assert dev.announced()["api_key"] not in link[0]
+    browser = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
+    with browser.open(link[0], timeout=10) as page:
+        assert page.url.endswith("/dashboard")
+        shown = page.read().decode()
+    assert "/dashboard/compose" in shown
+    with browser.open(f"{dev.announced()['url']}/dashboard/inbox", timeout=10) as page:
+        assert "No callbacks yet" in page.read().decode()
 
 
 def test_a_stopped_dev_goes_on_where_it_was(dev: Running) -> None:

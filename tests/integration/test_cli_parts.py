@@ -18,7 +18,7 @@ import redis
 from standardwebhooks import Webhook
 
 from relay.core.errors import ConfigurationError
-from relay.core.settings import hash_api_key
+from relay.core.settings import Settings, hash_api_key
 from relay.core.signing import check_secret, new_secret
 from relay.dev.folder import DataFolder, credentials_in, running_in
 from relay.dev.folder import Running as Announcement
@@ -149,6 +149,18 @@ def test_keygen_makes_settings(tmp_path: Path) -> None:
     assert first["api_key_sha256"] == hash_api_key(first["api_key"])
     assert first["api_key"] != second["api_key"]
     assert first["signing_secret"] != second["signing_secret"]
+
+
+def test_keygen_makes_an_operator_s_key(tmp_path: Path) -> None:
+    """The key itself is no setting, and its hash is one that the relay takes."""
+    lines = run("keygen", "--operator", folder=tmp_path).stdout.splitlines()
+    [setting] = [line for line in lines if not line.startswith("#")]
+    name, _, value = setting.partition("=")
+    assert name == "RELAY_OPERATOR_KEY_SHA256"
+    assert any(hash_api_key(line.removeprefix("# ")) == value for line in lines)
+    assert Settings.load(_env_file=None, operator_key_sha256=value).operator_key_sha256 == (value,)
+    document = json.loads(run("keygen", "--operator", "--json", folder=tmp_path).stdout)
+    assert document["operator_key_sha256"] == hash_api_key(document["operator_key"])
 
 
 COMMANDS = ("dev", "demo", "submit", "batch", "jobs", "cancel", "redeliver", "destinations", "listen")
