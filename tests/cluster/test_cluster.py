@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from tests.cluster.cluster import Cluster
 from tests.faults.account import Submits
 from tests.faults.load import Load
 from tests.processes import until
+from tests.rendered import OPERATORS, only
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
 
@@ -64,6 +66,19 @@ async def test_scaling_and_rollouts(cluster: Cluster) -> None:
         assert len(workload.all) - len(workload.pods) >= workload.replicas
         assert workload.fewest_ready >= workload.replicas - plan.unavailable
         assert workload.most <= workload.replicas + plan.surge
+
+
+async def test_workers_tell_what_they_are_scaled_by(cluster: Cluster) -> None:
+    """Every metric that the scaler of workers asks Prometheus for is one that a worker has."""
+    queries = [trigger["metadata"]["query"] for trigger in only(OPERATORS, "ScaledObject")["spec"]["triggers"]]
+    asked = set(re.findall(r"scrapellm_relay_\w+", " ".join(queries)))
+    await cluster.start_store_and_upstream()
+    await cluster.worker.scale(1)
+    (worker,) = cluster.worker.pods
+    assert worker.plan.readiness is not None
+    async with cluster.http.get(f"http://{worker.address}:{worker.plan.readiness.port}/metrics") as response:
+        told = set(re.findall(r"^(scrapellm_relay_\w+)", await response.text(), re.MULTILINE))
+    assert asked - told <= {"scrapellm_relay_due_lag_seconds"}
 
 
 async def test_outages(cluster: Cluster) -> None:

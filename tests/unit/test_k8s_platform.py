@@ -1,13 +1,11 @@
 """What the overlays bring beside the pods: names, places, numbers, and what Prometheus looks at."""
 
-import re
 from pathlib import Path
 
 import pytest
 import yaml
 
 from tests.rendered import BASE, OPERATORS, OVERLAYS, PRODUCTION, ROOT, container, every, only, pod, render
-from worker.metrics import WorkerMetrics
 
 RELAY, WORKER = "scrapellm-relay", "scrapellm-relay-worker"
 
@@ -57,17 +55,6 @@ def test_the_number_of_pods_is_the_scalers(name: str) -> None:
     assert {one["metadata"]["name"] for one in deployments} == scalers.keys() == {RELAY, WORKER}
     assert not any("replicas" in one["spec"] for one in deployments)
     assert all(spec.get("minReplicas", spec.get("minReplicaCount")) == 2 for spec in scalers.values())
-
-
-def test_workers_follow_metrics_that_they_have() -> None:
-    """What KEDA asks Prometheus for are metrics of the worker."""
-    text = " ".join(trigger["metadata"]["query"] for trigger in only(OPERATORS, "ScaledObject")["spec"]["triggers"])
-    registry = WorkerMetrics().registry
-    known = {sample.name for family in registry.collect() for sample in family.samples}
-    known |= {f"{family.name}{suffix}" for family in registry.collect() for suffix in ("", "_total")}
-    known |= {"scrapellm_relay_due_lag_seconds"}
-    asked = set(re.findall(r"scrapellm_relay_\w+", text))
-    assert asked <= known
 
 
 def test_prometheus_operator_has_the_alerts_of_the_rules_file() -> None:
