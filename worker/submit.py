@@ -53,7 +53,7 @@ def overdue_decision(context: Context, claim: SubmitClaim, paused_by: Trouble | 
 
 def count_unaccounted(context: Context, claim: SubmitClaim) -> None:
     """Count and log that an earlier submit of a claimed job was begun and never accounted for."""
-    if claim.was_ambiguous:
+    if claim.was_ambiguous and not claim.is_counted:
         context.metrics.ambiguous.inc()
         log.warning("submit was not accounted for", id=claim.lease.id, client=claim.client)
 

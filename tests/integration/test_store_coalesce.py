@@ -1,25 +1,24 @@
 """Equal jobs that share one upstream job: who leads, who follows, and what becomes of them when somebody leaves."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
-from relay.core.model import ClientName, ErrorCode, Job, JobError, JobId, JobStatus
+from relay.core.model import ErrorCode, Job, JobError, JobId, JobStatus
 from relay.core.policy import Trouble
 from relay.core.store.records import pack_result
 from relay.core.store.work import (
     Carried,
-    PollClaim,
     Refused,
     Release,
-    Save,
     SharedOutcome,
     saved_outcome,
     saved_poll,
     saved_submission,
     saved_submit_retry,
 )
+from tests.integration.coalesce_harness import equal, finish_leader, statuses, take_over, taken
 from tests.integration.store_harness import (
     ACME,
     FAILURE,
@@ -42,57 +41,6 @@ async def fixture_bench(store_url: str) -> AsyncIterator[Bench]:
     """An empty store; its results may go soon."""
     async with Bench.open(store_url, result_ttl_s=60) as bench:
         yield bench
-
-
-async def equal(bench: Bench, count: int, client: ClientName = ACME, **changes: Any) -> list[Job]:
-    """So many equal jobs that share."""
-    return [await bench.accept(client, coalesce=True, **changes) for _ in range(count)]
-
-
-async def statuses(bench: Bench, jobs: Sequence[Job]) -> list[str]:
-    """The status of each job."""
-    return [(await bench.state(job.id))[0].value for job in jobs]
-
-
-async def take_over(bench: Bench) -> list[PollClaim]:
-    """What is due of polls, claimed; those that share an outcome take it."""
-    claims = await bench.work.begin_poll(1_000)
-    for claim in claims:
-        if claim.shared is not None:
-            await bench.work.save([taken(claim)])
-    return [claim for claim in claims if claim.shared is None]
-
-
-def taken(claim: PollClaim, *, carry_on: bool = False) -> Save:
-    """A follower's save of the outcome that it shares."""
-    shared = claim.shared
-    assert shared is not None
-    return saved_outcome(
-        claim.lease,
-        shared.status,
-        shared.error or (FAILURE if shared.status is JobStatus.TIMED_OUT else None),
-        announce_after_ms=0,
-        carry_on=carry_on,
-        result_of=shared.of if shared.status is JobStatus.DONE else None,
-    )
-
-
-async def finish_leader(bench: Bench, status: JobStatus = JobStatus.DONE, error: JobError | None = None) -> None:
-    """The one job that is polled ends."""
-    [claim] = await take_over(bench)
-    done = status is JobStatus.DONE
-    await bench.work.save(
-        [
-            saved_outcome(
-                claim.lease,
-                status,
-                error or (None if done else FAILURE),
-                announce_after_ms=0,
-                result=pack_result(RESULT, 0) if done else None,
-                credits_used=3 if done else None,
-            )
-        ]
-    )
 
 
 class TestJoining:

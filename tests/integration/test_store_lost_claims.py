@@ -9,8 +9,10 @@ from urllib.parse import urlsplit
 import pytest
 
 from relay.core.errors import StoreUnavailable
-from relay.core.store.work import DeliverClaim, PollClaim, SubmitClaim, WorkStore, saved_submission
+from relay.core.model import ErrorCode, JobError, JobStatus
+from relay.core.store.work import DeliverClaim, PollClaim, SubmitClaim, WorkStore, saved_outcome, saved_submission
 from tests.faults.proxy import Fate, Once, StoreProxy, script
+from tests.integration.coalesce_harness import equal, later, take_over
 from tests.integration.store_harness import ACME, Bench, delivered, make_settings
 
 pytestmark = pytest.mark.store
@@ -217,3 +219,20 @@ async def test_lost_claims_save_like_others(bench: Bench, far: WorkStore, proxy:
     (callback,) = await far.begin_deliver(1)
     await far.save([delivered(callback)])
     assert (await bench.job(submit.lease.id)).delivery.attempts == 1
+
+
+async def test_what_a_follower_waits_for_has_changed(bench: Bench, far: WorkStore, proxy: StoreProxy) -> None:
+    """A follower that was claimed to share a failure is not polled when another has taken the lead meanwhile."""
+    first, early = await equal(bench, 2, deadline_s=5_000)
+    await bench.let_pass(901)
+    late = await later(bench, early, deadline_s=5_000)
+    [claim] = await bench.work.begin_submit(ACME, 1)
+    assert claim.lease.id == first.id
+    error = JobError(ErrorCode.UPSTREAM_UNREACHABLE, "no")
+    await bench.work.save([saved_outcome(claim.lease, JobStatus.FAILED, error, announce_after_ms=0)])
+    await lost(KINDS["poll"], far, proxy, 1)
+    assert "tok" in await bench.record(early.id)
+    assert await take_over(bench) == []
+    assert [one.lease.id for one in await bench.work.begin_submit(ACME, 5)] == [late.id]
+    assert await far.begin_poll(1) == []
+    await bench.check()

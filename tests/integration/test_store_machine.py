@@ -454,7 +454,9 @@ class StoreMachine(RuleBasedStateMachine):
             delay = policy.first_poll(RULES, wait_ms=3_000, now_ms=now_ms, deadline_ms=claim.deadline_ms)
             return saved_submission(claim.lease, f"up-{self.upstream}", delay.delay_ms)
         if luck == "worse":
-            return _ended(claim.lease, Finish(JobStatus.FAILED, JobError(ErrorCode.UPSTREAM_REJECTED, "no")), events)
+            # The first says something of equal jobs too, the other does not.
+            code = ErrorCode.UPSTREAM_REJECTED if claim.tries == 1 else ErrorCode.UPSTREAM_UNREACHABLE
+            return _ended(claim.lease, Finish(JobStatus.FAILED, JobError(code, "no")), events)
         decision = policy.after_submit_trouble(
             RULES,
             Trouble.AMBIGUOUS,

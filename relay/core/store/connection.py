@@ -43,6 +43,7 @@ _PARTS: Mapping[str, tuple[str, ...]] = {
     "begin_deliver": ("begin", "destination", "slots", "delivery", "series"),
     "save": ("destination", "slots", "delivery", "coalesce", "series"),
     "release": ("destination", "coalesce"),
+    "renew": ("coalesce",),
     "purge": ("coalesce",),
     "resume": ("destination",),
     "read_series": ("series",),

@@ -100,6 +100,8 @@ class SubmitClaim:
     deadline_ms: int
     #: An earlier submit was begun and never accounted for.
     was_ambiguous: bool
+    #: And is counted: by another job of its group, which handed it on.
+    is_counted: bool
     #: Submits begun, this one included.
     tries: int
     last: Trouble | None
@@ -571,6 +573,7 @@ def _submit_claim(client: ClientName, row: Sequence[Any]) -> SubmitClaim:
         created_ms=int(created),
         deadline_ms=int(deadline),
         was_ambiguous=bool(ambiguous),
+        is_counted=ambiguous == b"0",
         tries=int(submits) + 1,
         last=Trouble(last.decode()) if last else None,
         trace=TraceContext.unpack(trace.decode()),

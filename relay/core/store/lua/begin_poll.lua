@@ -14,9 +14,9 @@ local LOOK = 2000
 local AGAIN_MS = 500
 
 local function read(id)
-  local f = redis.call('HMGET', P .. id, 'c', 'up', 'st', 'dl', 'fails', 'cb', 's', 'co', 'kd', 'sn', 't', 'b', 'po', 'tp')
+  local f = redis.call('HMGET', P .. id, 'c', 'up', 'st', 'dl', 'fails', 'cb', 's', 'co', 'kd', 'sn', 't', 'b', 'po', 'tp', 'le')
   return {c = f[1], up = f[2], st = f[3], dl = tonumber(f[4]), fails = f[5], cb = f[6], s = f[7], co = f[8], kd = f[9],
-    sn = f[10], t = tonumber(f[11]), b = f[12] or '', po = f[13], tp = f[14]}
+    sn = f[10], t = tonumber(f[11]), b = f[12] or '', po = f[13], tp = f[14], le = f[15]}
 end
 
 local function claimed(id, token, r, shared)
@@ -54,7 +54,7 @@ local function lead_on(id, r, g)
   redis.call('HSET', key, 'lead', id)
   redis.call('SREM', P .. 'fol:' .. r.co, id)
   redis.call('HINCRBY', key, 'n', -1)
-  redis.call('HDEL', key, 'fl', 'amb')
+  redis.call('HDEL', key, 'fl', 'ft', 'amb')
   if r.s == 'pending' then
     if g.ap then
       r.sn = int(g.ap - g.st)
@@ -66,7 +66,7 @@ local function lead_on(id, r, g)
     return 'poll'
   end
   -- What was under way when its leader was cancelled, and not heard of since, was never accounted for.
-  if g.amb or g.fl then redis.call('HSET', P .. id, 'amb', '1') end
+  if g.amb or g.fl then redis.call('HSET', P .. id, 'amb', g.fl and '1' or g.amb) end
   enter(id, r.c, '', 'poll', 'submit', NOW)
   redis.call('ZADD', P .. 'ends:' .. r.c, int(math.min(r.dl, r.t + window)), id)
   return 'wait'
@@ -99,13 +99,20 @@ local function look_at_leader(id, r)
   return lead_on(id, r, g)
 end
 
+-- Claims what is to be claimed: to poll, or to take an outcome over. What waits again has no lease any more.
+local function look_at(id, r, token)
+  local shared = r.co and look_at_leader(id, r) or 'poll'
+  if shared ~= 'wait' then
+    claimed(id, token, r, shared ~= 'poll' and shared)
+  elseif r.le then
+    redis.call('HDEL', P .. id, 'tok', 'le')
+  end
+  return shared ~= 'wait'
+end
+
 local held = begun(place, boot, number)
 if held then
-  for _, one in ipairs(held) do
-    local r = read(one[1])
-    local shared = r.co and look_at_leader(one[1], r)
-    claimed(one[1], one[2], r, type(shared) == 'table' and shared)
-  end
+  for _, one in ipairs(held) do look_at(one[1], read(one[1]), one[2]) end
   return out
 end
 
@@ -117,11 +124,7 @@ repeat
   for _, id in ipairs(ids) do
     local r = read(id)
     if r.s == 'pending' or (r.s == 'queued' and r.co) then
-      local shared = r.co and look_at_leader(id, r) or 'poll'
-      if shared ~= 'wait' then
-        taken[#taken + 1] = id
-        claimed(id, token_of(boot, number, #taken), r, shared ~= 'poll' and shared)
-      end
+      if look_at(id, r, token_of(boot, number, #taken + 1)) then taken[#taken + 1] = id end
     else
       redis.call('ZREM', due, id)
     end

@@ -1,7 +1,8 @@
 -- Claim due submits of one client: token, lease and the note that a submit is under way, before anything is sent.
 -- `overdue` claims what has reached the end of its submit window or deadline instead, whatever gate is closed.
 -- ARGV: count boot number lease_ms client overdue
--- Returns per job: id token spec created deadline amb submits last trace
+-- Returns per job: id token spec created deadline amb submits last trace; amb is '' or, of what was begun before and never
+-- accounted for, '0' where that is counted already
 local count, boot, number, lease = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local client, overdue = ARGV[5], ARGV[6] == '1'
 local due = P .. 'due:submit:' .. client
@@ -17,12 +18,14 @@ local function claimed(id, token, r, amb, submits)
   for _, v in ipairs({id, token, r[1], r[2], r[3], amb, submits, r[6] or '', r[9] or ''}) do out[#out + 1] = v end
 end
 
+local BEFORE = {['2'] = '1', ['3'] = '0'}
+
 local held = begun(place, boot, number)
 if held then
   for _, one in ipairs(held) do
     local r = read(one[1])
     -- As it was before the claim.
-    claimed(one[1], one[2], r, r[4] == '2' and '2' or '', int(r[5] - 1))
+    claimed(one[1], one[2], r, BEFORE[r[4]] or '', int(r[5] - 1))
   end
   return out
 end
@@ -35,9 +38,10 @@ for _, id in ipairs(ids) do
   elseif not (overdue and r[8] and tonumber(r[8]) > NOW) then
     taken[#taken + 1] = id
     claimed(id, token_of(boot, number, #taken), r, r[4] or '', r[5] or '0')
-    redis.call('HSET', P .. id, 'amb', r[4] and '2' or '1')
+    local is_news = r[4] and r[4] ~= '0'
+    redis.call('HSET', P .. id, 'amb', (is_news and '2') or (r[4] and '3') or '1')
     redis.call('HINCRBY', P .. id, 'sub', 1)
-    if r[4] then redis.call('HINCRBY', P .. 'acct:' .. client, 'ambiguous', 1) end
+    if is_news then redis.call('HINCRBY', P .. 'acct:' .. client, 'ambiguous', 1) end
   end
 end
 note_begun(place, number, taken)

@@ -3,7 +3,7 @@
 local client, id = ARGV[1], ARGV[2]
 local key = P .. id
 local cfg = {kept = ARGV[3], ttl = tonumber(ARGV[4]), first = tonumber(ARGV[5])}
-local r = redis.call('HMGET', key, 'c', 's', 'd', 'b', 'k', 'dest', 'co', 'amb', 'le')
+local r = redis.call('HMGET', key, 'c', 's', 'd', 'b', 'k', 'dest', 'co', 'amb', 'le', 'tok')
 if r[1] ~= client or r[2] == 'staged' then return 'missing' end
 if r[2] == 'cancelled' then return 'cancelled' end
 if OUTCOME[r[2]] then return 'conflict' end
@@ -14,9 +14,14 @@ move(id, client, r[4] or '', r[2], r[3], 'cancelled', 'skipped', cfg)
 enter(id, client, r[6], r[5], 'purge', NOW + cfg.ttl)
 if r[7] then
   if r[2] == 'queued' and r[8] and is_followed(id, r[7]) then
-    -- A submit that is under way may still bring what its followers can use; one that was is not accounted for.
+    local group = P .. 'grp:' .. r[7]
     local under_way = r[9] and tonumber(r[9]) > NOW
-    redis.call('HSET', P .. 'grp:' .. r[7], under_way and 'fl' or 'amb', under_way and r[9] or '1')
+    -- A submit that is under way may still bring what its followers can use; one that was is not accounted for. What is
+    -- known of those before it was counted when this one was begun, or when it was handed on.
+    if under_way then redis.call('HSET', group, 'fl', r[9], 'ft', r[10]) end
+    if r[8] ~= '1' or not under_way then
+      redis.call('HSET', group, 'amb', (under_way or r[8] == '0') and '0' or '1')
+    end
   end
   changed_in_group(id, r[7], client, 'cancelled')
 end

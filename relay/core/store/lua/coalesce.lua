@@ -6,7 +6,8 @@
 --     lead n           the leader, and how many follow
 --     up st kd         the upstream job that they share, since when, and what its latency is learned under
 --     lp ap            when the leader was last claimed for a poll; when the last one began that found it pending
---     fl amb           until when a cancelled leader's submit may still bring something; one was never accounted for
+--     fl ft            until when a cancelled leader's submit may still bring something, and the token that it is under
+--     amb              one was never accounted for: 1; and is counted: 0
 --   fol:<group>        the followers
 --   refs:<id>          how many share the result of id; their field ro names it
 --   paid:<hash>        upstream jobs of groups whose credits are counted
@@ -72,6 +73,13 @@ local function is_followed(id, group)
   if not group then return false end
   local g = redis.call('HMGET', P .. 'grp:' .. group, 'lead', 'n')
   return g[1] == id and tonumber(g[2]) > 0
+end
+
+-- Whether the followers of a job that was cancelled wait for its submit: for the one under this token, or for any.
+local function is_under_way(id, group, token)
+  if not is_followed(id, group) then return false end
+  local waited_for = redis.call('HGET', P .. 'grp:' .. group, 'ft')
+  return waited_for and (not token or waited_for == token)
 end
 
 -- A member's status has changed, in its record already: a leader tells its followers, a follower that ends leaves.

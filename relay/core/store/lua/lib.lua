@@ -5,7 +5,9 @@
 --   tok, le    token and end of the lease      nn  nonce of the last save      on  nonce of the last orphan's save
 --   spec       what was asked for, as JSON     cb  events asked for and payload, short form     dest destination
 --   tp         the trace that its asking belongs to, where it belongs to one
---   amb        a submit was begun and not accounted for      sub, po   submits and polls      fails, last   counter and last trouble
+--   amb        a submit was begun and not accounted for: 1; one before it as well: 2; and that one was counted when it was
+--              handed on: 3; nothing but what was handed on and counted: 0
+--   sub, po    submits and polls      fails, last   counter and last trouble
 --   up upstream id   st submitted   kd what its latency is learned under   sn age when last seen pending   cr credits   ct completed   ec, em error   ru result URL
 --   g generation   a attempts begun, in all   ga in this generation   oa start of the open attempt
 --   nx next attempt   dt delivered

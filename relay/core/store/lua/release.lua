@@ -10,6 +10,8 @@ for i = 2, #ARGV, 4 do
       redis.call('HINCRBY', key, 'sub', -1)
       if r[6] == '1' then
         redis.call('HDEL', key, 'amb')
+      elseif r[6] == '3' then
+        redis.call('HSET', key, 'amb', '0')
       else
         -- The note was there before: it was counted when it was found, and will be found again.
         redis.call('HSET', key, 'amb', '1')
@@ -23,9 +25,9 @@ for i = 2, #ARGV, 4 do
       give_back(destination_of(r[3], r[4]), id, tonumber(ARGV[1]))
     end
     redis.call('ZADD', due_key(r[2], r[3], r[4]), int(NOW + ARGV[i + 2]), id)
-  elseif r[7] == 'cancelled' and is_followed(id, r[8]) then
+  elseif r[7] == 'cancelled' and is_under_way(id, r[8], ARGV[i + 1]) then
     -- The submit that its followers wait for was never sent.
-    redis.call('HDEL', P .. 'grp:' .. r[8], 'fl')
+    redis.call('HDEL', P .. 'grp:' .. r[8], 'fl', 'ft')
     wake(r[8])
   end
 end

@@ -35,10 +35,10 @@ local function note_asked(id, r, op)
 end
 
 -- The submit of a leader has ended that was cancelled meanwhile, and its followers have waited for that: they go on with
--- what it brought. Returns whether it is of use.
+-- what it brought, or with the note of what is not accounted for. Returns whether it is of use.
 local function late_submit(id, group, op)
   local key = P .. 'grp:' .. group
-  redis.call('HDEL', key, 'fl')
+  redis.call('HDEL', key, 'fl', 'ft')
   if op.up then redis.call('HSET', key, 'up', op.up, 'st', int(NOW), 'kd', op.set and op.set.kd or '') end
   if op.amb then redis.call('HSET', key, 'amb', '1') end
   wake(group)
@@ -52,7 +52,8 @@ local function late(id, r, op)
   local key = P .. id
   local f = redis.call('HMGET', key, 'up', 'on', 'cr', 'co')
   local cancelled = r.s == 'cancelled'
-  local waited_for = cancelled and is_followed(id, f[4]) and redis.call('HEXISTS', P .. 'grp:' .. f[4], 'fl') == 1
+  -- An upstream job is of use whoever submitted it; the rest says something of its own submit only.
+  local waited_for = cancelled and is_under_way(id, f[4], not op.up and op.tok)
   if op.up and op.up == f[1] then
     if not cancelled or redis.call('HGET', key, 'kept') then return {'again', int(NOW)} end
   elseif op.up and op.n ~= f[2] then
@@ -69,7 +70,6 @@ local function late(id, r, op)
     redis.call('HSET', key, 'cr', op.cr)
     account(r.c, op, f[4], f[1])
   elseif waited_for then
-    if op.amb then redis.call('HINCRBY', P .. 'acct:' .. r.c, 'ambiguous', 1) end
     late_submit(id, f[4], op)
   end
   return {'refused'}
@@ -103,8 +103,8 @@ local function tell_group(id, r, op, group, noted)
   local key = P .. 'grp:' .. group
   if redis.call('HGET', key, 'lead') == id then
     if op.up then redis.call('HSET', key, 'up', op.up, 'st', int(NOW), 'kd', op.set and op.set.kd or '') end
-    -- An earlier submit of a leader that ends without having been submitted is not accounted for.
-    if OUTCOME[op.s] and (op.amb or noted == '2') then redis.call('HSET', key, 'amb', '1') end
+    -- Of a leader that ends without having been submitted, what is not accounted for is counted by now.
+    if OUTCOME[op.s] and (op.amb or noted == '2' or noted == '3') then redis.call('HSET', key, 'amb', '0') end
     -- It was asked for once more before that.
     local asked = op.s == 'timed_out' and redis.call('HGET', key, 'lp')
     if asked then redis.call('HSET', key, 'ap', asked) end
