@@ -55,10 +55,12 @@ class Submits:
     repeated: int
     ambiguous: int
     orphans: int
+    #: Credits that are counted for the results.
+    credits: float
 
 
 async def submits_of(system: Run) -> Submits:
-    """The submits of a run so far; every job must have a prompt of its own."""
+    """The submits of a run so far; every job, or group of equal ones, must have a prompt of its own."""
     stats = await system.emulated()
     store = await WorkStore.connect(Settings.load(_env_file=None, redis_url=system.store_url))
     try:
@@ -70,6 +72,7 @@ async def submits_of(system: Run) -> Submits:
         repeated=stats["repeated_submits"],
         ambiguous=int(counters.get("ambiguous", 0)),
         orphans=int(counters.get("orphans", 0)),
+        credits=counters.get("credits", 0),
     )
 
 

@@ -31,7 +31,7 @@ GOOD = Account(
     variants=2,
     unverified=0,
     changed=0,
-    submits=Submits(taken=3, repeated=1, ambiguous=1, orphans=0),
+    submits=Submits(taken=3, repeated=1, ambiguous=1, orphans=0, credits=6.0),
 )
 
 

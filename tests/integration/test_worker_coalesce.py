@@ -6,7 +6,7 @@ import json
 from relay.core.model import DeliveryStatus, EventType, Job, JobStatus, PayloadKind
 from relay.core.store.intake import Admission
 from tests.integration.store_harness import make_admission
-from tests.integration.worker_harness import DEFAULT, Rig, callback_to
+from tests.integration.worker_harness import DEFAULT, FAST, Rig, callback_to, eventually
 from tests.integration.worker_peers import emulated
 
 JOBS = 40
@@ -97,3 +97,32 @@ async def test_deadlines_apart(store_url: str) -> None:
         ended = [await rig.settled(job) for job in (short, *others)]
         assert [job.status for job in ended] == [JobStatus.TIMED_OUT, JobStatus.DONE, JobStatus.TIMED_OUT]
         assert (await upstream.stats())["submits"] == 1
+
+
+async def test_a_cancelled_leader_s_submit_takes_long(store_url: str) -> None:
+    """A submit that takes longer than a lease is waited for all the same, and paid for once."""
+    async with emulated(answer_delay_s=4.5) as upstream, Rig.open(store_url, upstream.url) as rig, rig.working():
+        assert FAST["lease_s"] < 4
+        jobs = [await rig.accept("[latency=0] Same?", coalesce=True) for _ in range(3)]
+        await eventually(upstream.stats, lambda stats: stats["submits"] > 0)
+        await rig.store.cancel(DEFAULT, jobs[0].id)
+        ended = [await rig.settled(job) for job in jobs]
+        assert [job.status for job in ended] == [JobStatus.CANCELLED, JobStatus.DONE, JobStatus.DONE]
+        assert (await upstream.stats())["submits"] == 1
+        assert await rig.account() == {"submitted": 1, "credits": 3}
+
+
+async def test_a_lost_submit_is_counted_once(store_url: str) -> None:
+    """A submit whose answer is lost at its leader's deadline counts as one, though another goes on with the note."""
+    async with (
+        emulated(fault_sequence=("submit_stall",), hang_s=5) as upstream,
+        Rig.open(store_url, upstream.url, upstream_timeout_s=1.5) as rig,
+        rig.working(measured=True) as worker,
+    ):
+        short = await rig.accept("[latency=0] Same?", coalesce=True, deadline_s=1)
+        long = await rig.accept("[latency=0] Same?", coalesce=True)
+        ended = [await rig.settled(job) for job in (short, long)]
+        assert [job.status for job in ended] == [JobStatus.TIMED_OUT, JobStatus.DONE]
+        assert (await upstream.stats())["submits"] == 2
+        assert await rig.account() == {"submitted": 1, "credits": 3, "ambiguous": 1}
+        assert await worker.metric("ambiguous_submits_total") == 1
