@@ -189,6 +189,22 @@ class TestUnderWay:
         await bench.work.save([saved_submission(claim.lease, "up-1", 0)])
         assert (await bench.work.account(ACME))["orphans"] == 1
 
+    @pytest.mark.parametrize("followers", [0, 1])
+    async def test_saves_of_both_are_repeated(self, bench: Bench, followers: int) -> None:
+        """However late the repeats of two saves come, each upstream job is counted once, and known for what it is."""
+        [job, *_] = await equal(bench, 1 + followers)
+        [early] = await bench.other.begin_submit(ACME, 1)
+        await bench.let_pass(LEASE_S)
+        [claim] = await bench.work.begin_submit(ACME, 1)
+        await bench.store.cancel(ACME, job.id)
+        saves = [saved_submission(early.lease, "up-0", 0), saved_submission(claim.lease, "up-1", 0)]
+        answers = await bench.work.save(saves)
+        before = await bench.snapshot()
+        assert await bench.work.save(saves) == answers
+        assert await bench.snapshot() == before
+        account = await bench.work.account(ACME)
+        assert (account["submitted"], account["orphans"]) == (2, 2 - followers)
+
 
 async def test_a_follower_whose_worker_died_is_woken(bench: Bench) -> None:
     """A follower that somebody began to end, and that waits again, hears of the next leader's outcome at once."""

@@ -2,7 +2,7 @@
 -- KEYS[1] is the prefix of every key. Fields of a record (a hash under prefix + id):
 --   c client   s status   d delivery status   b batch   t created   dl deadline   dr deadline, relative
 --   k the due set it is in (submit, poll, deliver, parked, purge; staged before its batch is live)
---   tok, le    token and end of the lease      nn  nonce of the last save      on  nonce of the last orphan's save
+--   tok, le    token and end of the lease      nn  nonce of the last save      on  nonces of orphans' saves
 --   spec       what was asked for, as JSON     cb  events asked for and payload, short form     dest destination
 --   tp         the trace that its asking belongs to, where it belongs to one
 --   amb        a submit was begun and not accounted for: 1; one before it as well: 2; and that one was counted when it was

@@ -50,17 +50,17 @@ end
 -- A cancelled job's result is dropped, its credits are not; what it submitted is of use where others follow it.
 local function late(id, r, op)
   local key = P .. id
-  local f = redis.call('HMGET', key, 'up', 'on', 'cr', 'co')
+  local f = redis.call('HMGET', key, 'up', 'on', 'cr', 'co', 'kept')
   local cancelled = r.s == 'cancelled'
   -- An upstream job is of use whoever submitted it; the rest says something of its own submit only.
   local waited_for = cancelled and is_under_way(id, f[4], not op.up and op.tok)
   if op.up and op.up == f[1] then
-    if not cancelled or redis.call('HGET', key, 'kept') then return {'again', int(NOW)} end
-  elseif op.up and op.n ~= f[2] then
-    redis.call('HSET', key, 'on', op.n)
+    if not cancelled or f[5] then return {'again', int(NOW)} end
+  elseif op.up and not string.find(f[2] or '', op.n .. ' ', 1, true) then
+    redis.call('HSET', key, 'on', (f[2] or '') .. op.n .. ' ')
     account(r.c, op)
     count(r.c, 'submits', 1)
-    if cancelled then redis.call('HSET', key, 'up', op.up, 'st', int(NOW)) end
+    if cancelled and not f[1] then redis.call('HSET', key, 'up', op.up, 'st', int(NOW)) end
     if waited_for and late_submit(id, f[4], op) then
       redis.call('HSET', key, 'kept', '1')
       return {'saved', int(NOW)}
