@@ -15,16 +15,24 @@ from tests.processes import free_port
 settings.register_profile("relay", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("relay")
 
-#: Tests of whole systems measure, kill and wait: one at a time, beside the others.
-_ONE_BY_ONE = {Path(__file__).parent / name for name in ("acceptance", "browser", "cluster", "faults")}
+#: Tests of whole systems run one at a time, beside the others: by group, whose tests run in one process. Those of the
+#: first measure, kill and wait; the others only take long.
+_ONE_BY_ONE = {
+    "systems": ("faults", "cluster", "acceptance/test_survival.py", "acceptance/test_batches.py"),
+    "shows": ("acceptance", "browser"),
+}
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
     """Keep the tests of whole systems together, where pytest runs several at a time."""
+    tests = Path(__file__).parent
     for item in items:
-        if _ONE_BY_ONE & set(item.path.parents):
-            item.add_marker(pytest.mark.xdist_group("systems"))
+        path = item.path.relative_to(tests).as_posix()
+        for group, places in _ONE_BY_ONE.items():
+            if path.startswith(places):
+                item.add_marker(pytest.mark.xdist_group(group))
+                break
 
 
 @pytest.fixture(scope="session", name="store_server_url")
