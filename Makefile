@@ -8,6 +8,9 @@ BENCH_STAMP := $(VENV)/.bench-installed
 # checkov pins what the services need at versions of its own, so it has an environment of its own.
 K8S_VENV := .venv-k8s
 K8S_STAMP := $(K8S_VENV)/.installed
+# The site's tools are nobody else's, so they have an environment of their own.
+DOCS_VENV := .venv-docs
+DOCS_STAMP := $(DOCS_VENV)/.installed
 
 # The first Python on the PATH that is new enough; `make PYTHON=/path/to/python3` names another.
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
@@ -26,7 +29,7 @@ TEST_REDIS_URL ?= redis://127.0.0.1:6379/15
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo dev test screenshots test-redis soak image check k8s k8s-rules bench fmt lock clean
+.PHONY: help demo dev test screenshots test-redis soak image check docs k8s k8s-rules bench fmt lock clean
 
 help: ## Say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,7 +62,7 @@ soak: $(STAMP) ## Kill, scale, roll and drain at random for fifteen minutes, and
 image: $(STAMP) ## Build the container image with Docker or podman, and prove it
 	@$(BIN)/python -m tests.image $(ARGS)
 
-check: $(STAMP) ## Check formatting, lint, types, imports, lock files and known vulnerabilities
+check: $(STAMP) docs ## Check formatting, lint, types, imports, lock files, documentation and known vulnerabilities
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy $(SOURCES)
@@ -74,6 +77,9 @@ k8s: $(STAMP) $(K8S_STAMP) ## Render the manifests, check them against Kubernete
 k8s-rules: $(STAMP) ## Make the PrometheusRule anew from deploy/prometheus/rules.yaml
 	@$(BIN)/python .ci/prometheus_rule.py > k8s/components/prometheus-operator/rules.yaml
 
+docs: $(DOCS_STAMP) ## Build the documentation into site/; a link that leads nowhere is an error
+	@PYTHONPATH=. NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/mkdocs build --clean $(ARGS)
+
 bench: $(BENCH_STAMP) ## Measure, in about ten minutes; `ARGS='cost --json FILE'` for one, and as JSON too
 	@$(BIN)/python -m bench $(ARGS)
 
@@ -82,7 +88,7 @@ fmt: $(STAMP) ## Format, and mend what a linter can mend
 	$(BIN)/ruff format .
 
 # dev.txt holds everything that runs, tests and builds; build.txt and runtime.txt are parts of it, at the same versions,
-# and bench.txt is what `make bench` has beyond it; k8s.txt goes its own ways. Pins stay unless asked:
+# bench.txt is what `make bench` has beyond it, docs.txt builds the site; k8s.txt goes its own ways. Pins stay unless asked:
 # `make lock ARGS=--upgrade`, or `ARGS='--upgrade-package aiohttp'`.
 UV_COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --no-header --annotation-style line
@@ -92,12 +98,14 @@ lock: $(STAMP) ## Write the lock files anew from pyproject.toml
 	$(UV_COMPILE) --constraints requirements/dev.txt --group build --output-file requirements/build.txt
 	$(UV_COMPILE) --constraints requirements/dev.txt --group bench --output-file requirements/bench.txt
 	$(UV_COMPILE) $(ARGS) --group k8s --output-file requirements/k8s.txt
-	@sed -i.old -E 's/-c [^ ,]+, //; s/, -c [^ ,]+//' requirements/runtime.txt requirements/build.txt requirements/bench.txt
+	$(UV_COMPILE) --constraints requirements/dev.txt --group docs pyproject.toml --output-file requirements/docs.txt
+	@sed -i.old -E 's/-c [^ ,]+, //; s/, -c [^ ,]+//' requirements/runtime.txt requirements/build.txt requirements/bench.txt \
+		requirements/docs.txt
 	@rm -f requirements/*.old
 
 clean: ## Remove caches, reports and build results; not .venv, nor what `dev` keeps
 	rm -rf .coverage .coverage.* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache \
-		.schemathesis dist htmlcov *.egg-info
+		.schemathesis dist htmlcov site *.egg-info
 	find relay worker tests $(wildcard bench examples) -name __pycache__ -prune -exec rm -rf {} +
 
 $(BENCH_STAMP): $(STAMP) requirements/bench.txt
@@ -109,6 +117,12 @@ $(K8S_STAMP): requirements/k8s.txt | $(STAMP)
 	@echo 'Installing what looks at the manifests'
 	@$(BIN)/python -m venv --clear $(K8S_VENV)
 	@$(K8S_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --requirement requirements/k8s.txt
+	@touch $@
+
+$(DOCS_STAMP): requirements/docs.txt | $(STAMP)
+	@echo 'Installing what builds the documentation'
+	@$(BIN)/python -m venv --clear $(DOCS_VENV)
+	@$(DOCS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --requirement requirements/docs.txt
 	@touch $@
 
 # Made once, and anew when a lock file or pyproject.toml changes.

@@ -36,7 +36,7 @@ One client: `RELAY_API_KEY` and `RELAY_SIGNING_SECRET`; it is called `default`. 
 
 Many: `RELAY_CLIENTS_FILE` names a TOML file with a section per client, and the two settings above don't count. API
 keys are kept as their SHA-256, which `keygen` prints beside the key. How keys and secrets are changed:
-[operations.md](operations.md#changing-keys-and-secrets).
+[rotation.md](rotation.md).
 
 ```toml
 [clients.acme]

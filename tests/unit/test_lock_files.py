@@ -16,7 +16,7 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "requirements"
-NAMES = ("bench", "build", "dev", "k8s", "runtime")
+NAMES = ("bench", "build", "dev", "docs", "k8s", "runtime")
 
 _PIN = re.compile(r"^(?P<name>[a-z0-9.-]+)==(?P<version>[^ ;]+)(?: ; (?P<marker>.+?))? \\$")
 _HASH = re.compile(r"^    --hash=sha256:[0-9a-f]{64}( \\)?$")
@@ -57,6 +57,8 @@ def asked_for(name: str) -> list[str]:
     match name:
         case "bench" | "build" | "k8s":
             return group(name)
+        case "docs":
+            return [*metadata["dependencies"], *group("docs")]
         case "runtime":
             return list(metadata["dependencies"])
         case _:
@@ -163,7 +165,8 @@ def test_every_import_is_asked_for() -> None:
 
 def test_every_dependency_is_explained() -> None:
     """docs/dependencies.md has a line for each package that is asked for, and for no other."""
-    lines = [*asked_for("dev"), *asked_for("build"), *asked_for("bench"), *asked_for("k8s"), "hiredis"]
+    named = [line for name in ("dev", "build", "bench", "docs", "k8s") for line in asked_for(name)]
+    lines = [*named, "hiredis"]
     asked = {canonical(Requirement(line).name) for line in lines}
     page = (ROOT / "docs" / "dependencies.md").read_text()
     explained = [canonical(row) for row in re.findall(r"^\| ([A-Za-z][A-Za-z0-9-]+) \|", page, re.MULTILINE)]
