@@ -28,6 +28,8 @@ AWAITED = {"calls.md", "cli.md", "client.md", "dashboard.md", "image.md", "obser
 
 _LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#|/)(?P<path>[^)\s#]+)(?=[)#])")
 _PICTURE = re.compile(r"^!\[(?P<text>[^\]]+)\]\((?P<path>[^)\s]+\.svg)\)$", re.MULTILINE)
+_NAMED = re.compile(r"\[[\w./-]+\.md\](?=\((?P<path>[^)\s#]+))")
+_TITLE = re.compile(r"^# (.+)$", re.MULTILINE)
 _FENCE = "~~~~~~"
 _LANGUAGES = {".mjs": "js", ".py": "python", ".sh": "bash", ".toml": "toml", ".yaml": "yaml"}
 
@@ -57,7 +59,10 @@ def on_files(files: Files, config: MkDocsConfig) -> None:
 
 
 def on_page_markdown(markdown: str, *, page: Page, **_: Any) -> str:
-    """Turn links between files of the repository into links between pages of the site, and put pictures in."""
+    """Turn links between files of the repository into links between pages of the site, and put pictures in.
+
+    A link that is called after its file is called by the title of the page.
+    """
     path = repository_path(page.file.src_uri)
     if path is None or not path.endswith(".md"):
         return markdown
@@ -68,8 +73,13 @@ def on_page_markdown(markdown: str, *, page: Page, **_: Any) -> str:
             return match["path"]
         return posixpath.relpath(site_path(target), posixpath.dirname(page.file.src_uri) or ".")
 
+    def named(match: re.Match[str]) -> str:
+        target = _resolved(path, match["path"])
+        title = target and _TITLE.search((ROOT / target).read_text())
+        return f"[{title[1]}]" if title else match[0]
+
     markdown = _PICTURE.sub(lambda match: _picture((ROOT / path).parent / match["path"], match["text"]), markdown)
-    return _LINK.sub(moved, markdown)
+    return _LINK.sub(moved, _NAMED.sub(named, markdown))
 
 
 def repository_path(page: str) -> str | None:
