@@ -15,7 +15,6 @@ from hypothesis.stateful import (
     RuleBasedStateMachine,
     initialize,
     invariant,
-    precondition,
     rule,
     run_state_machine_as_test,
 )
@@ -100,7 +99,11 @@ class Held:
 
 
 class StoreMachine(RuleBasedStateMachine):
-    """Clients and two workers at one store, with all that can go wrong between them."""
+    """Clients and two workers at one store, with all that can go wrong between them.
+
+    Rules that find nothing to do return, and have no preconditions: ids and times differ from run to run, and what is
+    drawn must not depend on them.
+    """
 
     #: Set by the test: the loop and the bench that all examples share.
     loop: asyncio.AbstractEventLoop
@@ -133,10 +136,11 @@ class StoreMachine(RuleBasedStateMachine):
         """There are more callbacks due than permits."""
         self.announce(DESTINATIONS[0], 5)
 
-    @precondition(lambda self: len(self.jobs) < MANY)
     @rule(destination=DESTINATION, count=st.integers(3, 6))
     def announce(self, destination: str, count: int) -> None:
         """Several jobs are done, and their callbacks due."""
+        if len(self.jobs) >= MANY:
+            return
         for _ in range(count):
             self.accept(destination, announced=True, deadline_s=5_000, coalesce=False)
         claims = self.run(self.bench.work.begin_submit(ACME, 50))
@@ -145,7 +149,6 @@ class StoreMachine(RuleBasedStateMachine):
         polls = self.run(self.bench.work.begin_poll(50))
         self.save_all(self.bench.work, [Held(self.bench.work, claim) for claim in polls], "good", carry_on=False)
 
-    @precondition(lambda self: len(self.jobs) < MANY)
     @rule(
         destination=DESTINATION,
         announced=st.booleans(),
@@ -154,6 +157,8 @@ class StoreMachine(RuleBasedStateMachine):
     )
     def accept(self, destination: str, announced: bool, deadline_s: int, coalesce: bool) -> None:
         """A job is accepted, or the quota is used up; all that coalesce are equal."""
+        if len(self.jobs) >= MANY:
+            return
         events = JOB_EVENTS if announced else (EventType.JOB_FAILED,)
         callback = make_callback(destination, events=list(events))
         spec = make_spec(callback=callback, deadline_s=deadline_s, coalesce=coalesce)
@@ -166,7 +171,6 @@ class StoreMachine(RuleBasedStateMachine):
             assert unfinished < QUOTA
             self.jobs.append(accepted.job.id)
 
-    @precondition(lambda self: len(self.jobs) < MANY)
     @rule(
         count=st.integers(1, 4),
         own=st.booleans(),
@@ -175,6 +179,8 @@ class StoreMachine(RuleBasedStateMachine):
     )
     def accept_batch(self, count: int, own: bool, stop_after: str, coalesce: bool) -> None:
         """A batch is accepted by a relay that may die anywhere on the way."""
+        if len(self.jobs) >= MANY:
+            return
         db, now_ms = self.bench.store._db, self.bench.store.now_ms()
         ids, new, spec = job_ids(now_ms, count), batch_id(now_ms), make_spec(DESTINATIONS[0], coalesce=coalesce)
         callback = make_callback(DESTINATIONS[1], events=[EventType.BATCH_COMPLETED])
@@ -200,7 +206,6 @@ class StoreMachine(RuleBasedStateMachine):
         elif not stop_after:
             self.run(self.bench.store.enlist(new))
 
-    @precondition(lambda self: self.jobs)
     @rule(number=st.integers(0), cancel=st.booleans())
     def look_at(self, number: int, cancel: bool) -> None:
         """A client reads a job, which may enlist it, or cancels it."""
@@ -257,7 +262,6 @@ class StoreMachine(RuleBasedStateMachine):
             while self.held:
                 self.save(0, 50, luck, carry_on=carry_on, lost=False)
 
-    @precondition(lambda self: self.held)
     @rule(
         number=st.integers(0),
         together=st.integers(1, 4),
@@ -267,6 +271,8 @@ class StoreMachine(RuleBasedStateMachine):
     )
     def save(self, number: int, together: int, luck: str, carry_on: bool, lost: bool) -> None:
         """Steps end, and are saved in one trip, whose reply may be lost and which is then repeated."""
+        if not self.held:
+            return
         first = number % len(self.held)
         taken, self.held = self.held[first : first + together], self.held[:first] + self.held[first + together :]
         for worker in (self.bench.work, self.bench.other):
@@ -298,25 +304,28 @@ class StoreMachine(RuleBasedStateMachine):
                 self.vain_submits += 1
         return saves, answers
 
-    @precondition(lambda self: self.sent)
     @rule(number=st.integers(0))
     def repeat_late(self, number: int) -> None:
         """A save is repeated long after."""
+        if not self.sent:
+            return
         worker, save = self.sent[number % len(self.sent)]
         before = self.run(self.bench.snapshot())
         self.run(worker.save([save]))
         assert self.run(self.bench.snapshot()) == before
 
-    @precondition(lambda self: self.held)
     @rule(number=st.integers(0))
     def kill(self, number: int) -> None:
         """A worker dies in the middle of a step."""
+        if not self.held:
+            return
         del self.held[number % len(self.held)]
 
-    @precondition(lambda self: self.held)
     @rule(number=st.integers(0), delay_ms=st.sampled_from([0, 30_000]))
     def release(self, number: int, delay_ms: int) -> None:
         """A worker gives back what it has not begun."""
+        if not self.held:
+            return
         held = self.held.pop(number % len(self.held))
         self.run(held.worker.release([Release(held.claim.lease, delay_ms=delay_ms)]))
 
@@ -394,7 +403,8 @@ class StoreMachine(RuleBasedStateMachine):
         left = self.run(self.bench.snapshot())
         assert not left.jobs()
         assert not left.batches()
-        assert not {key for key in left.sets if key not in {"workers", f"dests:{ACME}"}}
+        # How destinations stand is known for longer than their jobs.
+        assert not {key for key in left.sets if key not in {"workers", "paused", f"dests:{ACME}"}}
 
     def check_permits(self, claims: Sequence[DeliverClaim]) -> None:
         """Whoever has just got a permit did not get one too many."""
