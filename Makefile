@@ -94,7 +94,7 @@ UV_COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --g
 	--no-emit-index-url --no-emit-find-links --no-header --annotation-style line
 lock: $(STAMP) ## Write the lock files anew from pyproject.toml
 	$(UV_COMPILE) $(ARGS) --extra dev --extra otel --group test pyproject.toml --output-file requirements/dev.txt
-	$(UV_COMPILE) --constraints requirements/dev.txt pyproject.toml --output-file requirements/runtime.txt
+	$(UV_COMPILE) --constraints requirements/dev.txt --extra otel pyproject.toml --output-file requirements/runtime.txt
 	$(UV_COMPILE) --constraints requirements/dev.txt --group build --output-file requirements/build.txt
 	$(UV_COMPILE) --constraints requirements/dev.txt --group bench --output-file requirements/bench.txt
 	$(UV_COMPILE) $(ARGS) --group k8s --output-file requirements/k8s.txt

@@ -60,7 +60,7 @@ def asked_for(name: str) -> list[str]:
         case "docs":
             return [*metadata["dependencies"], *group("docs")]
         case "runtime":
-            return list(metadata["dependencies"])
+            return [*metadata["dependencies"], *metadata["optional-dependencies"]["otel"]]
         case _:
             return [*metadata["dependencies"], *extras(), *group("test")]
 
