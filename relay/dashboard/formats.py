@@ -11,9 +11,11 @@ from relay.core.wire import iso
 _SHOWN_CHARACTERS = 64 * 1024
 #: Larger JSON is not laid out, which would take too long.
 _LAID_OUT_BYTES = 1024 * 1024
-#: A string, and whether it is a name; a number or a word.
+#: A string, and whether it is a name; a number or a word. A string that was cut goes to the end of the text: if it were
+#: no token, each quote in it would be tried as the beginning of one, in time that grows with the square of its length.
 _TOKEN = re.compile(
-    r'(?P<text>"(?:[^"\\]|\\.)*")(?P<colon>(?=\s*:))?|(?P<word>-?\b\d[\d.eE+-]*|\b(?:true|false|null)\b)'
+    r'(?P<text>"(?:[^"\\]|\\.)*(?:"|\\?\Z))(?P<colon>(?=\s*:))?|(?P<word>-?\b\d[\d.eE+-]*|\b(?:true|false|null)\b)',
+    re.DOTALL,
 )
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 

@@ -93,6 +93,15 @@ def test_colours() -> None:
     ]
 
 
+@pytest.mark.parametrize("ending", ["", "\\", "\\\n…", "\n…"])
+def test_a_string_that_was_cut_is_one(ending: str) -> None:
+    """A string without an end goes on to the end, however many quotes it has: none is tried as a beginning."""
+    text = '"' + '\\"true' * 20_000 + ending
+    assert re.findall(r'<i class="([a-z]+)">([^<]*)<', str(formats.coloured(text))) == [
+        ("str", html.escape(text, quote=True).replace("&quot;", "&#34;"))
+    ]
+
+
 def test_long_json_is_cut() -> None:
     """At most 64 Ki characters are shown, of however much."""
     short, long = b'{"a":1}', b'"' + "ü".encode() * 70_000 + b'"'
