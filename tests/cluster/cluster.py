@@ -1,7 +1,8 @@
 """The dev overlay as local processes, with the commands, environments, probes and grace periods of its manifests.
 
-Alone knows what is changed so that it runs without a cluster: addresses, and where the image's programs are. Every pod
-has an address of its own in 127.0.0.0/8, so that each has all ports to itself, as in a cluster.
+Alone knows what is changed so that it runs without a cluster: addresses, ports, and where the image's programs are.
+Every pod has an address of its own in 127.0.0.0/8. Its ports are others than in the manifests, the same for all pods of
+a workload: whatever else runs on the machine may listen to those of the manifests on every address.
 """
 
 import asyncio
@@ -25,7 +26,7 @@ from tests.cluster.balancer import Balancer
 from tests.cluster.plan import Plan, PodPlan
 from tests.cluster.pod import Pod, command_of, environment_of
 from tests.cluster.workload import Workload
-from tests.processes import until
+from tests.processes import free_port, until
 from tests.rendered import DEV, render
 
 RELAY, WORKER, EMULATOR, STORE = "scrapellm-relay", "scrapellm-relay-worker", "emulator", "valkey"
@@ -51,6 +52,7 @@ class Cluster:
         self._addresses = {name: next(self._hosts) for name in (EMULATOR, STORE)}
         self.balancer = Balancer(ENDPOINTS_S)
         plans = self.plan.workloads
+        self._ports = {port: free_port() for plan in plans.values() for port in plan.pod.ports}
         self.relay = Workload(plans[RELAY], lambda node: self._pod(RELAY, node), self._relays_changed)
         self.worker = Workload(plans[WORKER], lambda node: self._pod(WORKER, node), lambda: None)
         self.store = self._pod(STORE, "node-a")
@@ -72,7 +74,12 @@ class Cluster:
     @property
     def store_url(self) -> str:
         """The store, from here."""
-        return f"redis://{self._addresses[STORE]}:{self.plan.services[STORE]}/0"
+        return f"redis://{self._addresses[STORE]}:{self.port_of(STORE)}/0"
+
+    def port_of(self, workload: str) -> int:
+        """The port of a workload's containers, as it is here."""
+        (port,) = self.plan.workloads[workload].pod.ports
+        return self._ports[port]
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator["Cluster"]:
@@ -98,10 +105,10 @@ class Cluster:
             await inbox.cleanup()
 
     async def _end(self) -> None:
-        alive = [pod for pod in (*self.pods, self.emulator, self.store) if pod.is_alive()]
+        pods = [pod for pod in (*self.relay.all, *self.worker.all, self.emulator, self.store) if pod.is_kept()]
         # The store last, so that the others can end in peace.
-        await asyncio.gather(*(pod.terminate(at_once=True) for pod in alive if pod is not self.store))
-        if self.store in alive:
+        await asyncio.gather(*(pod.terminate(at_once=True) for pod in pods if pod is not self.store))
+        if self.store in pods:
             await self.store.terminate(at_once=True)
 
     async def start(self, relays: int, workers: int) -> None:
@@ -156,7 +163,7 @@ class Cluster:
 
     async def emulated(self) -> dict[str, Any]:
         """The emulator's account."""
-        url = f"http://{self._addresses[EMULATOR]}:{self.plan.services[EMULATOR]}/_emulator/stats"
+        url = f"http://{self._addresses[EMULATOR]}:{self.port_of(EMULATOR)}/_emulator/stats"
         async with self.http.get(url, headers={"Authorization": f"Bearer {self._upstream_key}"}) as response:
             return dict(await response.json())
 
@@ -165,9 +172,7 @@ class Cluster:
         return sum(pod.restarts for pod in (*self.relay.all, *self.worker.all))
 
     def _relays_changed(self) -> None:
-        readiness = self.relay.plan.pod.readiness
-        assert readiness is not None
-        self.balancer.lead_to([(pod.address, readiness.port) for pod in self.relay.ready()])
+        self.balancer.lead_to([(pod.address, self.port_of(RELAY)) for pod in self.relay.ready()])
 
     def _pod(self, workload: str, node: str) -> Pod:
         plan = self.plan.workloads[workload].pod
@@ -179,7 +184,7 @@ class Cluster:
             name=name,
             node=node,
             address=address,
-            plan=plan,
+            plan=plan.moved(self._ports),
             command=self._command(workload, plan, address),
             environment=environment_of(self._environment(plan.environment, address)),
             log=self._folder / f"{name}.log",
@@ -190,17 +195,21 @@ class Cluster:
         return pod
 
     def _command(self, workload: str, plan: PodPlan, address: str) -> list[str]:
+        ports = {str(port): str(here) for port, here in self._ports.items()}
         if workload != STORE:
-            return command_of(plan.command, {"0.0.0.0": address})
+            return command_of(plan.command, {"0.0.0.0": address, **ports})
         data = self._folder / "data"
         data.mkdir(exist_ok=True)
         words = command_of(plan.command, {"valkey-server": str(get_binary_path()), "/data": str(data)})
-        return [*words, "--bind", address]
+        return [*words, "--bind", address, "--port", str(self.port_of(STORE))]
 
     def _environment(self, given: Mapping[str, str], address: str) -> dict[str, str]:
         found = {name: self._led(value) for name, value in given.items()}
         # A pod listens on all of its addresses, and here it has this one.
         found |= {"RELAY_HOST": address, "RELAY_WORKER_HOST": address} if "RELAY_PORT" in given else {}
+        for name in ("RELAY_PORT", "RELAY_WORKER_PORT"):
+            if name in given:
+                found[name] = str(self._ports[int(given[name])])
         if networks := given.get("RELAY_CALLBACK_ALLOWED_NETWORKS"):
             # The cluster's networks are private ones; this one's is loopback.
             found["RELAY_CALLBACK_ALLOWED_NETWORKS"] = networks.replace("10.0.0.0/8", "127.0.0.0/8")
@@ -209,5 +218,6 @@ class Cluster:
     def _led(self, value: str) -> str:
         """A URL of a Service leads to its address here."""
         for name, address in self._addresses.items():
-            value = re.sub(rf"(?<=//){name}(?=[:/]|$)", address, value)
+            service = f"{name}:{self.plan.services[name]}"
+            value = re.sub(rf"(?<=//){service}(?=/|$)", f"{address}:{self.port_of(name)}", value)
         return re.sub(rf"http://{RELAY}(?=/|$)", self.balancer.url, value)

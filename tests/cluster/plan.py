@@ -6,7 +6,7 @@ Whatever else a container could say that would change how it runs is refused, so
 import base64
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from tests.rendered import Document
@@ -39,6 +39,7 @@ class PodPlan:
     """One pod: its only container, and how it comes and goes."""
 
     command: Sequence[str]
+    ports: Sequence[int]
     #: As the container would find it: of the image, the ConfigMap, the Secret, and its own.
     environment: Mapping[str, str]
     startup: Probe | None
@@ -46,6 +47,16 @@ class PodPlan:
     readiness: Probe | None
     pre_stop_s: float
     grace_s: float
+
+    def moved(self, ports: Mapping[int, int]) -> "PodPlan":
+        """The same, probed at other ports."""
+
+        def other(probe: Probe | None) -> Probe | None:
+            return probe and replace(probe, port=ports[probe.port])
+
+        return replace(
+            self, startup=other(self.startup), liveness=other(self.liveness), readiness=other(self.readiness)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +111,7 @@ def _pod(spec: Document, named: Mapping[tuple[str, str], Document]) -> PodPlan:
         raise ValueError(f"a container has {lifecycle}")
     return PodPlan(
         command=container["command"],
+        ports=list(ports.values()),
         environment=MappingProxyType(_environment(container, named)),
         startup=_probe(container.get("startupProbe"), ports),
         liveness=_probe(container.get("livenessProbe"), ports),

@@ -20,7 +20,7 @@ _AGAIN_S = 1.0
 
 @dataclass(eq=False)
 class Pod:
-    """A pod with an address of its own, which makes every port of its container free."""
+    """A pod with an address of its own, so that those of one workload have the same ports."""
 
     name: str
     node: str
@@ -54,6 +54,8 @@ class Pod:
         self.changed()
         await self._let_go()
         process = self._running()
+        if process.returncode is not None:
+            return
         await asyncio.sleep(0 if at_once else self.plan.pre_stop_s)
         with contextlib.suppress(ProcessLookupError):
             process.terminate()
@@ -71,6 +73,10 @@ class Pod:
         with contextlib.suppress(ProcessLookupError):
             process.kill()
         await process.wait()
+
+    def is_kept(self) -> bool:
+        """Whether it was started, and nobody has ended it; its process may have ended, and would be started again."""
+        return self._keeper is not None and not self._keeper.done()
 
     def is_alive(self) -> bool:
         """Whether its process is there."""
@@ -197,3 +203,8 @@ def command_of(plan: Sequence[str], replacements: Mapping[str, str]) -> list[str
     """A container's command, with the image's python and other words in place of some."""
     known = {"python": sys.executable, **replacements}
     return [known.get(word, word) for word in plan]
+
+
+def last_words(pod: Pod) -> str:
+    """What a pod that does not come up has said."""
+    return f"{pod.name} is not ready; {dict(pod.probes)}; it said:\n{pod.log.read_text()[-1_000:]}"

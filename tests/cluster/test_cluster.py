@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.account import JOB_S, LEASE_S, check_pods, repeated, settle
-from tests.cluster.cluster import Cluster
+from tests.cluster.cluster import WORKER, Cluster
 from tests.faults.load import Load
 from tests.processes import until
 from tests.rendered import OPERATORS, only
@@ -75,8 +75,7 @@ async def test_workers_tell_what_they_are_scaled_by(cluster: Cluster) -> None:
     await cluster.start_store_and_upstream()
     await cluster.worker.scale(1)
     (worker,) = cluster.worker.pods
-    assert worker.plan.readiness is not None
-    async with cluster.http.get(f"http://{worker.address}:{worker.plan.readiness.port}/metrics") as response:
+    async with cluster.http.get(f"http://{worker.address}:{cluster.port_of(WORKER)}/metrics") as response:
         told = set(re.findall(r"^(scrapellm_relay_\w+)", await response.text(), re.MULTILINE))
     assert asked <= told
 

@@ -4,7 +4,8 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from tests.cluster.plan import WorkloadPlan
-from tests.cluster.pod import Pod
+from tests.cluster.pod import Pod, last_words
+from tests.processes import until
 
 NODES = ("node-a", "node-b")
 #: One pod's start, with everything else that two cores do then.
@@ -67,10 +68,11 @@ class Workload:
 
     async def settle(self) -> None:
         """Wait until all are ready, and what was to end has ended."""
-        async with asyncio.timeout(_READY_S):
-            while len(self.ready()) < self.replicas:
-                self._news.clear()
-                await self._news.wait()
+        await until(
+            lambda: len(self.ready()) >= self.replicas,
+            _READY_S,
+            lambda: "\n".join(last_words(pod) for pod in self.pods if not pod.ready),
+        )
         while self._ending:
             await asyncio.wait(self._ending)
 
