@@ -23,8 +23,6 @@ from relay.core.settings import Settings
 ROOT = Path(__file__).parents[1]
 #: Where in the site the repository's other files are.
 PROJECT = "project"
-#: Pages that are in the navigation already and being written. One that is there is shown, one that is not left out.
-AWAITED = {"operate.md"}
 
 _LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#|/)(?P<path>[^)\s#]+)(?=[)#])")
 _PICTURE = re.compile(r"^!\[(?P<text>[^\]]+)\]\((?P<path>[^)\s]+\.svg)\)$", re.MULTILINE)
@@ -32,12 +30,6 @@ _NAMED = re.compile(r"\[[\w./-]+\.md\](?=\((?P<path>[^)\s#]+))")
 _TITLE = re.compile(r"^# (.+)$", re.MULTILINE)
 _FENCE = "~~~~~~"
 _LANGUAGES = {".mjs": "js", ".py": "python", ".sh": "bash", ".toml": "toml", ".yaml": "yaml"}
-
-
-def on_config(config: MkDocsConfig) -> None:
-    """Leave out of the navigation what is still being written."""
-    docs = Path(config.docs_dir)
-    config.nav = _without(config.nav, {page for page in AWAITED if not (docs / page).is_file()})
 
 
 def on_files(files: Files, config: MkDocsConfig) -> None:
@@ -123,22 +115,3 @@ def _as_page(path: str) -> str:
 def _picture(path: Path, text: str) -> str:
     svg = path.read_text().strip().replace("<svg", f'<svg role="img" aria-label="{text}"', 1)
     return f"<figure>\n{svg}\n</figure>"  # Markdown leaves alone what is in a block of HTML.
-
-
-def _without(item: Any, pages: set[str]) -> Any:
-    """A part of the navigation without some pages."""
-    if isinstance(item, dict):
-        return {title: _without(inner, pages) for title, inner in item.items()}
-    if isinstance(item, list):
-        return [_without(inner, pages) for inner in item if not pages & _leaves(inner)]
-    return item
-
-
-def _leaves(item: Any) -> set[str]:
-    match item:
-        case str():
-            return {item}
-        case dict():
-            return {page for page in item.values() if isinstance(page, str)}
-        case _:
-            return set()
