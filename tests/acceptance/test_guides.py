@@ -39,13 +39,15 @@ def fixture_dev(tmp_path: Path) -> Iterator[Running]:
     dev.bury()
 
 
-def commands(page: str) -> list[str]:
-    """The commands of a page in their order."""
+def commands(page: str, section: str) -> list[str]:
+    """The commands of a page, or of one section of it, in their order."""
     text = (ROOT / "docs" / page).read_text()
+    if section:
+        text = text.partition(f"\n## {section}\n")[2].partition("\n## ")[0]
     return [command for block in _BLOCK.findall(text) for command in _COMMAND.findall(block)]
 
 
-def carried_out(dev: Running, page: str) -> str:
+def carried_out(dev: Running, page: str, section: str = "") -> str:
     """Run a page's commands in one shell beside `dev`, which ends at the first that fails; returns what they print.
 
     Only what a reader has to fill in is filled in, and the ports are those that are free here.
@@ -59,7 +61,7 @@ def carried_out(dev: Running, page: str) -> str:
         "http://127.0.0.1:9001": f"http://127.0.0.1:{receiver_port}",
     }
     lines = ["set -eu"]
-    for command in commands(page):
+    for command in commands(page, section):
         if command.startswith("make "):
             continue
         for written, meant in replaced.items():
@@ -102,7 +104,7 @@ def test_the_guide_to_batches_works_as_written(dev: Running) -> None:
 
 def test_a_clients_file_is_made_as_written(dev: Running) -> None:
     """The commands that go from one client to a file give one that the settings take, with the same key."""
-    carried_out(dev, "rotation.md")
+    carried_out(dev, "rotation.md", "From one client to a file")
     (client,) = Settings.load(clients_file=dev.folder / "clients.toml").clients().values()
     told = dev.announced()
     assert client.name == "default"
