@@ -105,10 +105,17 @@ def check_origin(request: web.Request) -> None:
     else:
         # Browsers leave the other one out where the connection is plain HTTP.
         public = request.app[SETTINGS].public_url
-        hosts = {request.host.lower(), urlsplit(public).netloc.lower() if public else ""}
-        ours = urlsplit(request.headers.get("Origin", "")).netloc.lower() in hosts - {""}
+        hosts = {request.host.lower(), _host(public or "")}
+        ours = _host(request.headers.get("Origin", "")) in hosts - {""}
     if not ours:
         raise Problem("forbidden", "The form was not sent by a page of this dashboard.")
+
+
+def _host(url: str) -> str:
+    try:
+        return urlsplit(url).netloc.lower()
+    except ValueError:  # such as "http://["
+        return ""
 
 
 def _check_token(form: Form, session: Session) -> None:

@@ -23,8 +23,8 @@ from relay.dashboard.entrance import (
 from relay.dashboard.render import see, show
 from relay.dashboard.viewer import Viewer
 
-#: Pages of ours, with their query, and nothing that a browser could take for another host.
-_NEXT = re.compile(r"/dashboard(?:/[A-Za-z0-9._~:%/\[\]-]*)?(?:\?[A-Za-z0-9._~:%=&+,*\[\]-]*)?")
+#: Pages of ours, with their query: nothing that a browser could take for another host, or for a step up and out.
+_NEXT = re.compile(r"/dashboard(?:/[A-Za-z0-9_/-]*)?(?:\?[A-Za-z0-9._~:%=&+,*\[\]-]*)?")
 #: A wrong key is answered so late.
 _WRONG_KEY_S = 0.3
 log = structlog.get_logger(component="dashboard")

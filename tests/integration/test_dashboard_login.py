@@ -157,6 +157,7 @@ async def test_a_session_expires(relay_client: RelayClient, monkeypatch: pytest.
             "/dashboard//evil.example",
             "javascript:alert(1)",
         ),
+        *("/dashboard/../docs", "/dashboard/%2e%2e/docs", "/dashboard/.%2E/docs"),
         *("/v1/jobs", "/dashboardx", "/dashboard/\r\nX: y", "/dashboard/jobs#x", "/dashboard/@evil.example", ""),
     ],
 )
@@ -176,6 +177,7 @@ async def test_another_site_cannot_log_anybody_in(relay_client: RelayClient) -> 
         {"Sec-Fetch-Site": "none"},
         {"Origin": "https://evil.example"},
         {"Origin": "null"},
+        {"Origin": "http://["},
         {"Origin": f"http://127.0.0.1:{relay_client.port + 1}"},
     ):
         page = await nowhere.post("/dashboard/login", {"key": ACME_KEY}, **headers)
