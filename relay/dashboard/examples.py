@@ -64,11 +64,14 @@ def _post(settings: Settings, request: web.Request, path: str, document: Mapping
 
 
 def curl_callback(url: str, headers: Mapping[str, str], body: bytes | None) -> str:
-    """A command that sends a callback once more by hand; without `body` it is read from the file `callback.json`."""
+    """A command that sends a callback once more by hand; without `body` it is read from the file `callback.json`.
+
+    Brackets and braces of the URL are sent as they are: curl would take them for a pattern, and send many.
+    """
     data = "@callback.json" if body is None else shlex.quote(body.decode())
     return " \\\n  ".join(
         (
-            f"curl -sS -i {shlex.quote(url)}",
+            f"curl -sS -i --globoff {shlex.quote(url)}",
             *(f"-H {shlex.quote(f'{name}: {value}')}" for name, value in headers.items()),
             f"--data-binary {data}",
         )
