@@ -23,13 +23,15 @@ _HUNG_UP = 499
 _READING = frozenset({"GET", "HEAD"})
 log = structlog.get_logger(component="http")
 
-_HEADERS = {
+#: What every answer has.
+HEADERS = {
     "Server": "scrapellm-relay",
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
-_DEFAULT_HEADERS = {
+#: What an answer has that says nothing else.
+DEFAULT_HEADERS = {
     "Cache-Control": "no-store",
     "Referrer-Policy": "no-referrer",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
@@ -114,8 +116,8 @@ async def add_headers(request: web.Request, response: web.StreamResponse) -> Non
     if framing.is_last(request):
         response.force_close()
         response.headers["Connection"] = "close"
-    response.headers.update(_HEADERS)
-    for name, value in _DEFAULT_HEADERS.items():
+    response.headers.update(HEADERS)
+    for name, value in DEFAULT_HEADERS.items():
         response.headers.setdefault(name, value)
 
 

@@ -14,6 +14,7 @@ from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web_protocol import _ErrInfo
 
 from relay.api.context import LIMITS
+from relay.api.middleware import DEFAULT_HEADERS, HEADERS
 from relay.api.problems import Problem
 from relay.core.errors import ConfigurationError
 
@@ -85,7 +86,7 @@ class Connection(web.RequestHandler):
         if problem.status < HTTPStatus.INTERNAL_SERVER_ERROR:
             log.info("request", method=None, route="unmatched", status=problem.status, error=type(exc).__name__)
         response = problem.response()
-        response.headers.update({"Server": "scrapellm-relay", "X-Content-Type-Options": "nosniff"})
+        response.headers.update({**HEADERS, **DEFAULT_HEADERS})
         response.force_close()
         return response
 

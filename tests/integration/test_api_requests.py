@@ -348,6 +348,12 @@ async def test_what_is_not_http(
     status = int(raw.split(b" ", 2)[1])
     assert 400 <= status < 500
     assert b"application/problem+json" in raw
+    for header in (
+        b"Content-Security-Policy: default-src 'none'",
+        b"X-Frame-Options: DENY",
+        b"Cache-Control: no-store",
+    ):
+        assert header in raw
     assert json.loads(raw.partition(b"\r\n\r\n")[2])["status"] == status
     shown = raw.decode() + "".join(capfd.readouterr())
     assert "secret-" not in shown
