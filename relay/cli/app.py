@@ -19,7 +19,17 @@ from relay import __version__
 from relay.cli import actions, batch, demo, destinations, dev, jobs, listen, services, submit
 from relay.cli.inputs import InputError
 from relay.cli.render import clean
-from relay.client import ClientError, Conflict, Gone, Misconfigured, NotFound, RateLimited, Refused, Unreachable
+from relay.client import (
+    ClientError,
+    Conflict,
+    Gone,
+    Misconfigured,
+    NotFound,
+    RateLimited,
+    Refused,
+    Unauthorized,
+    Unreachable,
+)
 from relay.core.errors import ConfigurationError, RelayError
 
 _EXAMPLES = """\b
@@ -112,6 +122,8 @@ def _one_line() -> Iterator[None]:
         code, message = 3, str(error) if error.is_sent else f"{error}; start one, or give --url"
     except (NotFound, Conflict, Gone, RateLimited) as error:
         code, message = 1, str(error)
+    except Unauthorized as error:
+        code, message = 2, f"{error} Give another with --api-key, or set RELAY_API_KEY."
     except Refused as error:
         code, message = 2, str(error)
     except (ClientError, RelayError) as error:

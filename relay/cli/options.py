@@ -77,12 +77,14 @@ def find_target(url: str | None, api_key: str | None, folder: Path = DEFAULT_FOL
     except Misconfigured as error:
         raise ConfigurationError(f"RELAY_URL, --url: {error}") from None
     key = api_key or (environment.api_key.get_secret_value() if environment.api_key else None)
-    if not key and is_loopback(chosen):
+    is_here = is_loopback(chosen)
+    if not key and is_here:
         # Another machine's relay is not told the key of this folder.
         credentials = credentials_in(folder)
         key = credentials.api_key if credentials else None
     if not key:
-        raise ConfigurationError("no API key: give --api-key, or set RELAY_API_KEY")
+        by_folder = f" (or with --data the folder of a `dev`: {folder} is none)" if is_here else ""
+        raise ConfigurationError(f"no API key: give --api-key, or set RELAY_API_KEY{by_folder}")
     try:
         check_key(key)
     except Misconfigured as error:

@@ -69,7 +69,7 @@ IdempotencyOption = Annotated[
 
 
 def submit(
-    prompt: Annotated[str, typer.Argument(help="The prompt; - reads it from standard input.")],
+    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="The prompt; - reads it from standard input.")],
     scraper: ScraperOption,
     *,
     callback_url: CallbackUrlOption = None,

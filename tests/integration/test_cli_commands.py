@@ -90,7 +90,7 @@ def test_the_same_idempotency_key_gives_the_same_job(cli: Cli) -> None:
         (("submit", "x", "-s", "grok", "--metadata", "{"), "--metadata"),
         (("submit", "x", "-s", "grok", "--param", "mode"), "--param"),
         (("submit", "x", "-s", "grok", "--idempotency-key", "a b"), "--idempotency-key"),
-        (("submit", "x", "-s", "grok", "--api-key", "wrong"), "key"),
+        (("submit", "x", "-s", "grok", "--api-key", "wrong"), "RELAY_API_KEY"),
         (("submit", "x", "-s", "grok", "--url", "nowhere"), "--url"),
         (("submit", "a\udcffb", "-s", "grok"), "UTF-8"),
         (("jobs", "--status", "done", "job_0"), "not both"),

@@ -99,6 +99,12 @@ def test_another_machine_is_not_told_the_key_of_dev(folder: Path) -> None:
         find_target("https://relay.example.com", None)
 
 
+def test_without_a_key_the_folder_of_dev_is_named(folder: Path) -> None:
+    """Who stands in another folder than `dev`'s reads how to point at it."""
+    with pytest.raises(ConfigurationError, match="--data"):
+        find_target(None, None, folder / "elsewhere")
+
+
 @pytest.mark.parametrize(
     "url",
     [
