@@ -23,7 +23,7 @@ SOURCES := relay worker tests $(if $(wildcard bench/*.py),bench) $(wildcard .ci/
 ARGS ?=
 
 # The whole suite mostly waits, so two of it run beside each other; tests/conftest.py says what does not.
-SIDE_BY_SIDE := --numprocesses 2 --dist loadgroup
+SIDE_BY_SIDE := --numprocesses 2 --dist loadgroup --no-loadscope-reorder
 
 TEST_REDIS_URL ?= redis://127.0.0.1:6379/15
 

@@ -1,7 +1,7 @@
 """The store that tests run against, a real Valkey or the one that TEST_REDIS_URL names; and what runs side by side."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,24 +15,28 @@ from tests.processes import free_port
 settings.register_profile("relay", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("relay")
 
-#: Tests of whole systems run one at a time, beside the others: by group, whose tests run in one process. Those of the
-#: first measure, kill and wait; the others only take long.
+#: Tests of whole systems run one at a time, those of a group in one process. The first measure, kill and wait: beside
+#: them run those that are of no group. The others only take long, and come last.
 _ONE_BY_ONE = {
     "systems": ("faults", "cluster", "acceptance/test_survival.py", "acceptance/test_batches.py"),
     "shows": ("acceptance", "browser"),
 }
+_ORDER = ("systems", "", "shows")
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
-    """Keep the tests of whole systems together, where pytest runs several at a time."""
-    tests = Path(__file__).parent
-    for item in items:
-        path = item.path.relative_to(tests).as_posix()
-        for group, places in _ONE_BY_ONE.items():
-            if path.startswith(places):
-                item.add_marker(pytest.mark.xdist_group(group))
-                break
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the tests of whole systems together, where pytest runs several at a time, and put all in their order."""
+    groups = {item: _group_of(item) for item in items}
+    for item, group in groups.items():
+        if group:
+            item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: _ORDER.index(groups[item]))
+
+
+def _group_of(item: pytest.Item) -> str:
+    path = item.path.relative_to(Path(__file__).parent).as_posix()
+    return next((group for group, places in _ONE_BY_ONE.items() if path.startswith(places)), "")
 
 
 @pytest.fixture(scope="session", name="store_server_url")

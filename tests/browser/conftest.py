@@ -40,7 +40,9 @@ def fixture_site(chromium: Browser, tmp_path_factory: pytest.TempPathFactory) ->
     """A running `dev`, with an upstream that is quick."""
     folder = tmp_path_factory.mktemp("dev")
     ports = [option for name in ("--port", "--inbox-port", "--emulator-port") for option in (name, "0")]
-    dev = Running(["dev", *ports, "--fast"], folder, {"RELAY_CALLBACK_SCHEDULE": "0,1,3600"})
+    dev = Running(
+        ["dev", *ports, "--fast"], folder, {"RELAY_CALLBACK_SCHEDULE": "0,1,3600", "EMULATOR_FAILURE_RATE": "0"}
+    )
     try:
         said = dev.start().wait_for("Ctrl-C")
         yield Site(dev.announced(), _LOGIN.findall(said)[0])

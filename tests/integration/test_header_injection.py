@@ -495,7 +495,7 @@ async def test_nothing_comes_back_in_a_header(
     assert logged
     assert "evil" not in (repr(logged) + "".join(capfd.readouterr())).lower()
     if "location" in headers:
-        assert re.fullmatch(r"/docs|/v1/jobs/job_[0-9a-z]{26}", headers["location"])
+        assert re.fullmatch(r"/dashboard|/v1/jobs/job_[0-9a-z]{26}", headers["location"])
 
 
 async def test_a_replay_says_so_and_no_more(relay_client: RelayClient) -> None:
