@@ -22,8 +22,8 @@ SOURCES := relay worker tests $(if $(wildcard bench/*.py),bench) $(wildcard .ci/
 # Passed on to the command: `make dev ARGS=--help`, `make test ARGS='-k policy'`.
 ARGS ?=
 
-# The whole suite mostly waits, so two of it run beside each other; tests/conftest.py says what does not.
-SIDE_BY_SIDE := --numprocesses 2 --dist loadgroup --no-loadscope-reorder
+# The whole suite mostly waits, so three of it run beside each other; tests/conftest.py says what does not.
+SIDE_BY_SIDE := --numprocesses 3 --dist loadscope --no-loadscope-reorder
 
 TEST_REDIS_URL ?= redis://127.0.0.1:6379/15
 
