@@ -12,7 +12,7 @@ from relay.dashboard.examples import VERIFYING, curl_for_batch
 from relay.dashboard.job import file, owner_of
 from relay.dashboard.listing import Listed, merge, of_each
 from relay.dashboard.preview import announced, preview_of
-from relay.dashboard.render import given, linker, see, show
+from relay.dashboard.render import given, linker, said_of, see, show
 from relay.dashboard.viewer import Viewer
 
 _LIMIT = 30
@@ -50,9 +50,7 @@ async def find(request: web.Request, viewer: Viewer) -> web.StreamResponse:
 async def read(request: web.Request, viewer: Viewer) -> web.StreamResponse:
     """The page of a batch."""
     query = Query(given(request), {"client", "did"})
-    did = query.single("did")
-    if did is not None and did not in _DID:
-        query.fault("did", "is not something that was done")
+    said = said_of(query, _DID)
     query.check()
     store = store_of(request)
     client = await owner_of(request, viewer, batch_id(request))
@@ -65,7 +63,7 @@ async def read(request: web.Request, viewer: Viewer) -> web.StreamResponse:
         batch=batch,
         preview=preview_of(told, client, store.now_ms()),
         verifying=VERIFYING,
-        said=None if did is None else _DID[did],
+        said=said,
         may_redeliver=batch.delivery is not None and batch.delivery.status.is_ended,
         several=len(viewer.scope) > 1,
     )

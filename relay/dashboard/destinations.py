@@ -7,10 +7,11 @@ from relay.api.parameters import Query, destination_name
 from relay.core.model import ClientName, Destination, DestinationState
 from relay.dashboard.entrance import Form, action, page
 from relay.dashboard.listing import of_each
-from relay.dashboard.render import given, linker, see, show
+from relay.dashboard.render import given, linker, said_of, see, show
 from relay.dashboard.viewer import Viewer
 
 _LIMIT = 100
+_DID = {"resumed": "What waited is sent now."}
 
 
 @page
@@ -18,9 +19,7 @@ async def find(request: web.Request, viewer: Viewer) -> web.StreamResponse:
     """Where callbacks went in the last 30 days, the last one first."""
     query = Query(given(request), {"client", "state", "did"})
     states = query.each("state", DestinationState)
-    did = query.single("did")
-    if did not in (None, "resumed"):
-        query.fault("did", "is not something that was done")
+    said = said_of(query, _DID)
     query.check()
     store = store_of(request)
 
@@ -37,7 +36,7 @@ async def find(request: web.Request, viewer: Viewer) -> web.StreamResponse:
         wanted=sorted(states),
         is_cut=len(found) >= _LIMIT,
         limit=_LIMIT,
-        said="What waited is sent now." if did else None,
+        said=said,
         several=len(viewer.scope) > 1,
     )
 

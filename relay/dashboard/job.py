@@ -11,7 +11,7 @@ from relay.dashboard.entrance import Form, action, page
 from relay.dashboard.examples import VERIFYING
 from relay.dashboard.formats import is_cut
 from relay.dashboard.preview import announced, preview_of
-from relay.dashboard.render import given, linker, see, show
+from relay.dashboard.render import given, linker, said_of, see, show
 from relay.dashboard.timeline import steps_of
 from relay.dashboard.viewer import Viewer
 
@@ -34,9 +34,7 @@ async def owner_of(request: web.Request, viewer: Viewer, thing_id: JobId | Batch
 async def read(request: web.Request, viewer: Viewer) -> web.StreamResponse:
     """The page of a job."""
     query = Query(given(request), {"client", "did"})
-    did = query.single("did")
-    if did is not None and did not in _DID:
-        query.fault("did", "is not something that was done")
+    said = said_of(query, _DID)
     query.check()
     store = store_of(request)
     client = await owner_of(request, viewer, job_id(request))
@@ -51,7 +49,7 @@ async def read(request: web.Request, viewer: Viewer) -> web.StreamResponse:
         preview=preview_of(job, client, store.now_ms()),
         result_is_cut=job.result is not None and is_cut(job.result),
         verifying=VERIFYING,
-        said=None if did is None else _DID[did],
+        said=said,
         may_cancel=not job.status.is_outcome,
         may_redeliver=job.delivery.status.is_ended and job.status is not JobStatus.CANCELLED,
         was_skipped=job.delivery.status is DeliveryStatus.SKIPPED,

@@ -11,6 +11,7 @@ from multidict import MultiDict
 
 from relay import __version__
 from relay.api.context import SETTINGS
+from relay.api.parameters import Query
 from relay.api.problems import Problem
 from relay.dashboard import formats
 from relay.dashboard.assets import asset_url
@@ -83,6 +84,14 @@ def show_problem(request: web.Request, viewer: Viewer | None, problem: Problem) 
 def given(request: web.Request) -> MultiDict[str]:
     """The query without what is empty: a form sends the fields that were left empty too."""
     return MultiDict((name, value) for name, value in request.query.items() if value)
+
+
+def said_of(query: Query, words: Mapping[str, str]) -> str | None:
+    """What a page says was just done, by the `did` that led to it; notes a fault where that is none of `words`."""
+    did = query.single("did")
+    if did is not None and did not in words:
+        query.fault("did", "is not something that was done")
+    return None if did is None else words.get(did)
 
 
 def linker(viewer: Viewer | None) -> "Link":
